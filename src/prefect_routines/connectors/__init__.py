@@ -1,0 +1,1 @@
+"""Connectors: Prefect blocks that give a session tools for outside services."""

@@ -1,0 +1,109 @@
+"""Whether a run is to work at all: a delivery starts each deployment once, missed fire times are made up for once, filters hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from prefect.context import FlowRunContext
+
+from prefect_routines.events import Event, new_session_id
+from prefect_routines.session.inbound import PREFECT, load_event
+from prefect_routines.session.missed import missed
+from prefect_routines.settings import Settings
+from prefect_routines.store import Delivery, Dispatch, Store
+from prefect_routines.when import evaluate
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+LABEL = "routines.delivery"
+"""Label of a flow run that the gateway asked for: the delivery that it is for."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a run begins.
+
+    Args:
+        event: What started it, with its trusted fields.
+        session_id: The session that was named when the delivery came in; None if the run names its own.
+        not_now: Why the run ends at once; None if it works.
+        dispatch: The delivery's record at this deployment, which the run has claimed.
+    """
+
+    event: Event | None = None
+    session_id: str | None = None
+    not_now: str | None = None
+    dispatch: Dispatch | None = None
+
+
+async def begin(settings: Settings, event: Event | None) -> Beginning:
+    """Look at what started the flow run that is under way, and claim it.
+
+    Args:
+        event: The event parameter; its id alone is enough.
+
+    Raises:
+        SettingsError: Neither the inbox nor Prefect knows the event.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if run is None:
+        return Beginning(event)
+    why = await missed(run, settings.missed)
+    if why is not None:
+        return Beginning(event, not_now=why)
+    label = run.labels.get(LABEL)
+    if event is None and label is not None:  # the routine declares no event; Claude can read it all the same
+        event = Event(id=str(label))
+    if event is None or event.model_fields_set != {"id"}:
+        return Beginning(event)
+    async with await Store.open() as store:
+        event, body = await load_event(store, event.id)
+        if run.deployment_id is None:
+            return Beginning(event)
+        return await _claim(store, settings, event, body, run, asked_for=label is not None)
+
+
+async def _claim(store: Store, settings: Settings, event: Event, body: str, run: FlowRun, *, asked_for: bool) -> Beginning:
+    depth, delivery = 0, Delivery(event.id, PREFECT, event.id, event.kind, body, event=event.kind)
+    if event.source == PREFECT:  # no gateway has seen it: it is put down here, so that it is read, counted and told like any other
+        caused_by = await _run_behind(store, delivery)
+        depth = 0 if caused_by is None else await store.depth(caused_by) + 1
+        if depth >= settings.chain_depth:
+            allowed = f"settings.chain_depth allows {settings.chain_depth}"
+            return Beginning(event, not_now=f"too-deep: {depth} runs have caused each other before it; {allowed}")
+        await store.record_delivery(delivery)
+    name = f"{run.labels.get('prefect.flow.name', '')}/{run.deployment_id}".strip("/")
+    wanted = Dispatch(event.id, str(run.deployment_id), name, "started", new_session_id(), depth=depth, flow_run_id=str(run.id))
+    claimed = await store.claim(wanted)
+    if (claimed.status, claimed.flow_run_id) != ("started", wanted.flow_run_id):
+        by_machine = asked_for or (run.created_by is not None and run.created_by.type == "AUTOMATION")
+        if not by_machine:  # a person has filled in the form: that is a wish of its own
+            return Beginning(event)
+        if claimed.flow_run_id in (None, wanted.flow_run_id):
+            return Beginning(event, not_now=f"{claimed.status}: {claimed.reason}")
+        return Beginning(event, not_now=f"duplicate: flow run {claimed.flow_run_id} works on this delivery")
+    failed = evaluate(settings.when, delivery.payload()) if settings.when else None
+    if failed is not None:
+        await store.move_dispatch(claimed, "filtered", reason=failed)
+        return Beginning(event, not_now=f"filtered: {failed}")
+    return Beginning(event, claimed.session_id, dispatch=claimed)
+
+
+async def settle(dispatch: Dispatch) -> None:
+    """Tell the inbox that the run is over."""
+    async with await Store.open() as store:
+        await store.move_dispatch(replace(dispatch, status="started"), "ended")
+
+
+async def _run_behind(store: Store, delivery: Delivery) -> str | None:
+    """The session whose flow run one of Prefect's own events is about."""
+    found = delivery.payload()
+    resources = [found.get("resource", {}), *found.get("related", [])]
+    runs = [str(one.get("prefect.resource.id", "")).removeprefix("prefect.flow-run.") for one in resources]
+    for run_id in runs:
+        if sessions := await store.sessions(flow_run_id=run_id, limit=1):
+            return sessions[0].id
+    return None

@@ -1,0 +1,159 @@
+"""The worker type `routines`: Prefect's worker, with runs that arrive by push and start warm."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from contextlib import AsyncExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+from prefect.client.orchestration import get_client
+from prefect.workers.base import BaseWorker
+from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, ProcessWorker, ProcessWorkerResult
+from pydantic import Field, PrivateAttr
+
+from prefect_routines.errors import SettingsError
+from prefect_routines.workers.orphans import Orphans
+from prefect_routines.workers.prefect_internals import Supervision, missing
+from prefect_routines.workers.push import Push
+from prefect_routines.workers.starter import ForkedHooks, Job, WarmStarter
+from prefect_routines.workers.warm import Warm
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.responses import WorkerFlowRunResponse
+
+
+class RoutinesJobConfiguration(ProcessJobConfiguration):
+    """Where and how the process of one run starts."""
+
+    _own_command: str | None = PrivateAttr(default=None)
+
+    def prepare_for_flow_run(self, *args: Any, **kwargs: Any) -> None:
+        """Prefect's preparation; it fills in a command where the deployment has none, and we do not need that one."""
+        self._own_command = self.command
+        super().prepare_for_flow_run(*args, **kwargs)
+
+    @property
+    def job(self) -> Job:
+        """What the starter needs of it."""
+        env = {name: value for name, value in self.env.items() if value is not None}
+        return Job(env=env, command=self._own_command, quiet=not self.stream_output)
+
+
+class RoutinesVariables(ProcessVariables):
+    """What a work pool, a deployment or a run may set."""
+
+    command: str | None = Field(
+        default=None, description="Start runs with this command instead of warm. Leave it empty unless a run needs another Python."
+    )
+
+
+class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, ProcessWorkerResult]):
+    """Takes runs the moment they are due and forks each from a warm process.
+
+    Example:
+        ```console
+        $ prefect work-pool create local --type routines
+        $ prefect worker start --pool local
+        ```
+    """
+
+    type = "routines"
+    job_configuration = RoutinesJobConfiguration
+    job_configuration_variables = RoutinesVariables
+    _display_name = "Routines"
+    _description = (
+        "Run routines and other flows as local processes that start in a fraction of a second: runs arrive by push and are forked "
+        "from a process that has everything imported. Runs whose process died are reported, whoever started them."
+    )
+    _documentation_url = ProcessWorker.get_documentation_url()
+    _logo_url = ProcessWorker.get_logo_url()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if lacks := missing():
+            raise SettingsError(
+                f"the worker type 'routines' does not fit this version of Prefect, which lacks {', '.join(lacks)}; use a pool of type "
+                "'process' until prefect-routines is updated"
+            )
+        self._parts = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._asking = asyncio.Lock()
+
+    async def setup(self) -> None:
+        """Prefect's setup, then the warm process, the subscription and the search for dead runs."""
+        self._warm = Warm()
+        self._parts.push_async_callback(self._warm.close)
+        # a client of its own: it must outlive the task group of the runs, which Prefect's teardown closes together with its client
+        client = await self._parts.enter_async_context(get_client())
+        self._hooks = ForkedHooks(self._warm)
+        self._supervision = Supervision(client, self._hooks, self.name)
+        await self._supervision.enter(self._parts.enter_async_context)
+        self._push = Push(self, self._supervision, self._logger)
+        await super().setup()
+        self._orphans = Orphans(client, self._supervision, self._work_pool_name, self._logger)
+        loops = (self._warm_up(), self._push.listen(), self._push.take(), self._push.poll_cancelled(client), self._orphans.watch())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+
+    async def _warm_up(self) -> None:
+        try:
+            await self._warm.start()
+        except Exception as error:  # the next run tries again, and tells its page when that fails
+            self._logger.warning("The warm process did not start: %s", error)
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """Stop taking runs; then as Prefect's process worker does: what still runs when the worker was told to stop is terminated."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await super().teardown(*exc_info)
+        finally:
+            await self._parts.aclose()
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take what is due. One at a time: two answers about the same run would submit it twice."""
+        async with self._asking:
+            return await super().get_and_submit_flow_runs()
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """As many as may start now, in the server's order; the next ones follow as soon as one of these runs."""
+        submitted = await super()._submit_scheduled_flow_runs(flow_run_response[: self._push.room()])
+        for run in submitted:
+            self._push.begin(run)
+        return submitted
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: RoutinesJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> ProcessWorkerResult:
+        """Run one flow run in a forked process and wait for its end."""
+        told: anyio.abc.TaskStatus[Any] = task_status or anyio.TASK_STATUS_IGNORED
+        place = configuration.working_dir
+        status: int | None = None
+        pid = ""
+        with nullcontext(str(place)) if place else tempfile.TemporaryDirectory(suffix="prefect") as directory:
+            self._hooks.remember(flow_run.id, configuration.job.env)
+            starter = WarmStarter(self._warm, self._supervision, self.client, configuration.job, Path(directory).resolve())
+
+            async def execute(*, task_status: anyio.abc.TaskStatus[Any]) -> None:
+                nonlocal status
+                status = await self._supervision.execute(flow_run, starter, task_status)
+
+            try:
+                async with anyio.create_task_group() as group:
+                    handle = await group.start(execute)
+                    pid = str(handle.pid)
+                    told.started(handle.pid)
+            finally:
+                # when this step of ours is over the caller has given the slot of the run back, and another one may be due
+                asyncio.get_running_loop().call_soon(self._push.wake.set)
+        if status is None:
+            raise RuntimeError("the process of the run could not be started")
+        return ProcessWorkerResult(status_code=status, identifier=pid)

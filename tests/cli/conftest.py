@@ -1,0 +1,55 @@
+"""What the tests of the command line share: a terminal, a scripted Claude, routines in files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from prefect_routines.testing import LocalForge, ScriptedClaude, call, say
+from prefect_routines.testing.api import Scripts
+
+from .terminal import Terminal
+
+FLOWS = Path(__file__).parents[2] / "flows"
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    """A directory of its own, and a session store of its own."""
+    return Terminal(tmp_path, {**os.environ, "ROUTINES_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture
+def online(terminal: Terminal, prefect_server: str) -> Terminal:
+    """The same with a Prefect server."""
+    assert prefect_server
+    return terminal
+
+
+@pytest.fixture
+def ask() -> str:
+    """The routine whose prompt is its parameter."""
+    return str(FLOWS / "ask.py")
+
+
+@pytest.fixture
+def claude() -> Iterator[Callable[[Scripts], ScriptedClaude]]:
+    """Start a Claude that plays a script."""
+    with ExitStack() as stack:
+        yield lambda script: stack.enter_context(ScriptedClaude(script))
+
+
+@pytest.fixture
+def done(claude: Callable[[Scripts], ScriptedClaude]) -> dict[str, str]:
+    """The environment of a Claude that reports done at once."""
+    return claude([say("All well.", call("report", verdict="done", summary="It was done."))]).environment()
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> LocalForge:
+    """Real git repositories."""
+    return LocalForge(tmp_path / "forge")

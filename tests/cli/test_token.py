@@ -1,0 +1,69 @@
+"""`routines token`: made for a deployment on the real server, listed by its beginning, revoked."""
+
+from __future__ import annotations
+
+import json
+import re
+from uuid import uuid4
+
+import pytest
+from prefect import flow, get_client
+
+from .terminal import Terminal
+
+
+@flow
+def nothing() -> None:
+    """A flow that a deployment can be made of."""
+
+
+@pytest.fixture
+def deployment(online: Terminal) -> tuple[str, str]:
+    """Id and full name."""
+    name = f"test-{uuid4().hex[:8]}"
+    with get_client(sync_client=True) as client:
+        identity = client.create_deployment(flow_id=client.create_flow(nothing), name=name, entrypoint="x.py:nothing")
+    return str(identity), f"nothing/{name}"
+
+
+def test_a_token_is_made_listed_and_revoked(online: Terminal, deployment: tuple[str, str]) -> None:
+    """The secret stands alone on stdout, once; nothing shows it again."""
+    made = online.run("token", "create", deployment[1], "--name", "pipeline")
+    assert made.status == 0, made.err
+    secret = made.out.strip()
+    assert re.fullmatch(r"rt_[0-9A-Za-z]{43}", secret)
+    assert secret not in made.err
+    assert f"/v1/claude_code/routines/{deployment[0]}/fire" in made.err
+    by_id = online.run("token", "create", deployment[0])
+    assert by_id.status == 0
+    listed = online.run("token", "list")
+    assert secret not in listed.out
+    assert f"{secret[:9]}…  {deployment[1]}  pipeline  never used" in listed.out
+    revoked = online.run("token", "revoke", secret[:9])
+    assert revoked.status == 0, revoked.err
+    data = json.loads(online.run("token", "list", "--json").out)
+    assert [one["prefix"] for one in data if one["revoked_at"]] == [secret[:9]]
+    assert "revoked" in online.run("token", "list").out
+    assert secret not in json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["create", "nothing/at-all"], "there is no deployment 'nothing/at-all'"),
+        (["create", "a6d8ac92-e9ad-4b29-8d9a-2b9a9b3b1c11"], "there is no deployment"),
+        (["create", "nothing"], "name it as flow/deployment"),
+        (["revoke", "rt_nothing"], "there is no such token"),
+    ],
+)
+def test_mistakes_are_one_line(online: Terminal, arguments: list[str], told: str) -> None:
+    """With status 2."""
+    done = online.run("token", *arguments)
+    assert done.status == 2
+    assert told in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_no_tokens_yet(terminal: Terminal) -> None:
+    """It says how to make one."""
+    assert "routines token create" in terminal.run("token", "list").out

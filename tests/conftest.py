@@ -1,0 +1,93 @@
+"""What all tests share: places of their own for whatever is written, and one Prefect server, started when a test asks for it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+_GIVEN = "TEST_PREFECT_API_URL"  # set by a test that starts further tests in a process of their own: they share its server
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# Prefect reads its settings when it is imported, so they are set before any test module is.
+HOME = Path(tempfile.mkdtemp(prefix="prefect-routines-tests-"))
+HOME.chmod(0o711)  # as root a session runs under a user of its own, who must get through
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+PORT = _free_port()
+for _name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "ROUTINES_", "PREFECT_"))]:
+    del os.environ[_name]  # what the developer has set must not decide how a test ends
+os.environ.update(
+    PREFECT_HOME=str(HOME / "prefect"),
+    PREFECT_API_URL=os.environ.get(_GIVEN) or f"http://127.0.0.1:{PORT}/api",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    DO_NOT_TRACK="1",
+    PREFECT_LOGGING_TO_API_ENABLED="false",  # or this process waits at its end for a server that is gone by then
+    ROUTINES_WORKSPACES=str(HOME / "workspaces"),
+)
+
+
+def _let_others_in(place: Path) -> None:
+    shared = Path(tempfile.gettempdir())  # everybody's: what it allows is not for a test to change
+    for directory in (place, *place.parents):
+        if directory == shared or directory.stat().st_uid != os.getuid():
+            return
+        directory.chmod(stat.S_IMODE(directory.stat().st_mode) | 0o055)
+
+
+@pytest.fixture(scope="session")
+def let_others_in() -> Callable[[Path], None]:
+    """Opens a place of a test, and what lies above it, to other users: as root a session runs under one of its own."""
+    return _let_others_in
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """The address of a running Prefect server. `PREFECT_API_URL` of this process and of those it starts points there."""
+    address = os.environ["PREFECT_API_URL"]
+    if os.environ.get(_GIVEN):
+        yield address
+        return
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
+    log = HOME / "server.log"
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment["PREFECT_SERVER_UI_API_URL"] = address  # where the pages look for the API
+    with log.open("wb") as said, subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment) as server:
+        try:
+            _wait_until_healthy(address, server, log)
+            yield address
+        finally:
+            server.terminate()
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _wait_until_healthy(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=5):
+                return
+        except OSError as error:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the Prefect server did not start: {log.read_text(errors='replace')[-3000:]}") from error
+            time.sleep(0.1)  # between two looks at a condition

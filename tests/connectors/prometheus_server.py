@@ -1,0 +1,83 @@
+"""A real Prometheus on a free port: it scrapes itself, and has an alert that fires and one that never does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+CONFIG = """
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [rules.yml]
+scrape_configs:
+  - job_name: self
+    static_configs: [{targets: ["127.0.0.1:%d"]}]
+"""
+RULES = """
+groups:
+  - name: checkout
+    rules:
+      - alert: CheckoutDown
+        expr: vector(1) > 0
+        labels: {severity: page}
+        annotations: {summary: "Checkout answers nobody"}
+      - alert: NeverTrue
+        expr: vector(0) > 1
+      - record: job:up:sum
+        expr: sum by (job) (up)
+"""
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """Its address. It has scraped itself and its alert fires."""
+    program = shutil.which("prometheus")
+    assert program, "Prometheus is missing: apt-get install prometheus"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = Path(tempfile.mkdtemp(prefix="routines-prometheus-"))
+    (place / "prometheus.yml").write_text(CONFIG % port)
+    (place / "rules.yml").write_text(RULES)
+    command = [program, f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/data"]
+    command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]
+    log = place / "log"
+    try:
+        with log.open("wb") as said, subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, cwd=place) as server:
+            try:
+                _wait_until_alert_fires(f"http://127.0.0.1:{port}", server, log)
+                yield f"http://127.0.0.1:{port}"
+            finally:
+                server.terminate()
+                try:
+                    server.wait(15)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _data(address: str) -> Any:
+    with urllib.request.urlopen(address, timeout=5) as answer:
+        return json.load(answer)["data"]
+
+
+def _wait_until_alert_fires(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            firing = [alert for alert in _data(f"{url}/api/v1/alerts")["alerts"] if alert["state"] == "firing"]
+            if firing and _data(f"{url}/api/v1/query?query=job:up:sum%3E0")["result"]:
+                return
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"Prometheus did not start: {log.read_text(errors='replace')[-3000:]}")
+        time.sleep(0.1)  # between two looks at a condition
