@@ -269,7 +269,11 @@ async def test_a_tree_that_explodes_is_refused_in_bounded_time(world: World) -> 
 # -- damaged bundles ---------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spoil", [lambda _: b"", lambda _: b"garbage" * 100, lambda good: good[:40], lambda good: b"\n\n" + good], ids=str)
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda _: b"", lambda _: b"garbage" * 100, lambda good: good[:40], lambda good: b"\n\n" + good],
+    ids=["empty", "garbage", "cut", "shifted"],
+)
 async def test_what_is_no_bundle_is_refused(world: World, spoil: Callable[[bytes], bytes]) -> None:
     world.agent.commit({"a.md": "a\n"})
     await refused(world, "not a bundle", spoil(world.agent.bundle(world.mirror.base_sha)))
