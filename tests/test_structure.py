@@ -20,6 +20,7 @@ LAYERS = [
     {"gateway", "workers", "deploying", "up"},
     {"routines"},
     {"session"},
+    {"steering"},
     {"doctor"},
     {"connectors"},
     {"workspace", "tools"},
@@ -31,6 +32,7 @@ LAYERS = [
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 PURE = ["policy", "settings", "events", "visible", "redaction", "verdict", "errors", "session/transcript", "session/budget", "session/page"]
 PURE += ["session/prompt", "workspace/guard", "secret_shapes", "outgoing/text", "outgoing/github", "outgoing/allowance", "when"]
+PURE += ["steering/form"]
 PURE += ["gateway/signatures", "gateway/body", "gateway/occurrence", "gateway/github", "gateway/webhooks"]
 
 

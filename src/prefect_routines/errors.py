@@ -57,6 +57,20 @@ class OutputLimit(RoutinesError):
         self.rule, self.limit = rule, limit
 
 
+class AnswerRefused(RoutinesError):
+    """A form takes no answer any more; nothing was changed."""
+
+    def __init__(self, form: str, status: str | None, *, by: str = "") -> None:
+        why = {
+            None: "there is no such form; what it asked about is over",
+            "expired": "the time for an answer is over",
+            "answered": f"{by or 'somebody'} has answered it already",
+            "withdrawn": "it is not needed any more",
+        }[status]
+        super().__init__(f"form {form}: {why}. Nothing was changed; `routines watch` shows where the session stands.")
+        self.form, self.status = form, status
+
+
 class ModelError(RoutinesError):
     """The Messages API refused or failed in a way that trying again does not mend."""
 

@@ -225,9 +225,12 @@ def decide(
             continue
         ends = targets or ([main] if main else list(arguments))
         if answer == "allow" and writes and given.from_outside and (left := rule.open_ends(ends, main)):
-            spent, reason = rule, (
-                f"a run that was started from outside writes only to what its author or the event names, "
-                f"and rule '{rule.text}' leaves {' and '.join(left)} open"
+            spent, reason = (
+                rule,
+                (
+                    f"a run that was started from outside writes only to what its author or the event names, "
+                    f"and rule '{rule.text}' leaves {' and '.join(left)} open"
+                ),
             )
             continue
         if answer == "allow" and rule.count is not None and given.used.get(rule.text, 0) >= rule.count:

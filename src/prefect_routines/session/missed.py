@@ -98,9 +98,7 @@ async def _grace(client: PrefectClient, run: FlowRun, due: datetime) -> timedelt
     return max(ON_TIME, min(AT_MOST, *waits[:1] or [AT_MOST]))
 
 
-async def _runs(
-    client: PrefectClient, run: FlowRun, after: datetime, before: datetime | None, sort: object, offset: int
-) -> list[FlowRun]:
+async def _runs(client: PrefectClient, run: FlowRun, after: datetime, before: datetime | None, sort: object, offset: int) -> list[FlowRun]:
     from prefect.client.schemas import filters
 
     deployment = filters.FlowRunFilterDeploymentId(any_=[run.deployment_id]) if run.deployment_id else None

@@ -2,14 +2,20 @@
 
 from prefect_routines.store.holder import Holder
 from prefect_routines.store.leases import Lease
+from prefect_routines.store.live import Pulse
 from prefect_routines.store.records import (
     BUSY,
+    Act,
+    ActKind,
     Delivery,
     DeliveryChanges,
     DeliveryStatus,
     Dispatch,
     DispatchStatus,
     Entry,
+    Form,
+    FormKind,
+    FormStatus,
     Output,
     SessionChanges,
     SessionRecord,
@@ -21,15 +27,21 @@ from prefect_routines.store.tokens import Token
 
 __all__ = [
     "BUSY",
+    "Act",
+    "ActKind",
     "Delivery",
     "DeliveryChanges",
     "DeliveryStatus",
     "Dispatch",
     "DispatchStatus",
     "Entry",
+    "Form",
+    "FormKind",
+    "FormStatus",
     "Holder",
     "Lease",
     "Output",
+    "Pulse",
     "SessionChanges",
     "SessionRecord",
     "Spend",

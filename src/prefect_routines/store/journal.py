@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, insert, select
+from sqlalchemy import ColumnElement, case, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,13 +31,16 @@ def _upsert_spend(is_sqlite: bool) -> Any:
 class Journal(Leases):
     """The journal operations of the store."""
 
-    async def append(self, lease: Lease, entries: Sequence[tuple[str, dict[str, Any]]], *, spend: Sequence[Spend] = ()) -> list[int]:
+    async def append(
+        self, lease: Lease, entries: Sequence[tuple[str, dict[str, Any]]], *, spend: Sequence[Spend] = (), acts: Sequence[int] = ()
+    ) -> list[int]:
         """Write entries and spend, all or nothing, and extend the lease.
 
         Args:
             lease: From `acquire`; a stale one writes nothing.
             entries: Pairs of kind and data; the data is what `json.dumps` takes, and comes back equal.
             spend: Attempts to reserve or to settle; one that is there already (same turn and attempt) is replaced.
+            acts: What people sent and these entries take up.
 
         Returns:
             The numbers of the new entries, in order.
@@ -66,6 +69,9 @@ class Journal(Leases):
                 fixed = {"session_id": lease.session_id, "routine": lease.routine, "day": now.date().isoformat()}
                 attempts = [fixed | {name: getattr(one, name) for name in ("turn", "attempt", *_SETTLING)} for one in spend]
                 await connection.execute(_upsert_spend(self._db.is_sqlite), attempts)
+            if acts:
+                taken = update(tables.acts).where(tables.acts.c.session_id == lease.session_id, tables.acts.c.id.in_(acts))
+                await connection.execute(taken.values(taken_at=now))
             return numbers
 
         return await self._db.write(work)

@@ -13,7 +13,7 @@ from prefect_routines.errors import StoreError
 from prefect_routines.store.database import Database
 from prefect_routines.store.faults import explain, is_locked, is_missing_table, place
 
-SCHEMA = "0003"  # the newest revision in migrations/versions; they are numbered, so newer ones compare greater
+SCHEMA = "0004"  # the newest revision in migrations/versions; they are numbered, so newer ones compare greater
 VERSION_TABLE = "routines_alembic_version"
 _ADVISORY_LOCK = 0x726F7574696E6573  # "routines"
 _WAL_SECONDS = 30.0

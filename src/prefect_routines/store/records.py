@@ -14,6 +14,9 @@ DeliveryStatus = Literal["received", "settled", "unmatched", "refused", "ping"]
 DispatchStatus = Literal[
     "waiting", "started", "ended", "queued", "superseded", "messaged", "skipped", "filtered", "own", "too-deep", "paused", "refused"
 ]
+ActKind = Literal["message", "interrupt", "suspend", "cancel"]
+FormKind = Literal["approval", "question", "budget", "pause"]
+FormStatus = Literal["open", "answered", "expired", "withdrawn"]
 BUSY: tuple[DispatchStatus, ...] = ("waiting", "started")
 """A run is on its way or under way."""
 
@@ -243,3 +246,54 @@ class Dispatch:
     flow_run_id: str | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a person sent to a session.
+
+    Attributes:
+        id: Grows with time: the order in which a session takes them.
+        kind: `message` (joins the next turn), `interrupt` (stops what is under way), `suspend` (waits for a person) or `cancel`.
+        text: The message; may be empty for the other kinds.
+        person: Who, as far as the way tells: a login, a token's name, a Slack user.
+        via: The way: `cli`, `api`, `page`, `prefect`, `slack`, `e-mail`.
+        taken_at: When the session had it in its journal.
+    """
+
+    id: int
+    session_id: str
+    kind: ActKind
+    text: str
+    person: str
+    via: str
+    created_at: datetime
+    taken_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a session waits for a person to answer; answered once.
+
+    Attributes:
+        id: Random; a link may carry it.
+        key: Its place in the session, `turn-3`; also the key of Prefect's pause.
+        kind: `approval` (calls that ask), `question` (Claude asks), `budget` (used up), `pause` (a person wanted to say something).
+        content: What is shown; see `steering/form.py`.
+        answer: What was answered; see there.
+        expires_at: Seconds since 1970 after which it takes no answer; None: never.
+    """
+
+    id: str
+    session_id: str
+    key: str
+    kind: FormKind
+    flow_run_id: str | None
+    content: dict[str, Any]
+    status: FormStatus
+    answer: dict[str, Any] | None
+    person: str | None
+    via: str | None
+    created_at: datetime
+    expires_at: float | None
+    answered_at: datetime | None

@@ -5,18 +5,21 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from prefect_routines.store.acts import Acts
 from prefect_routines.store.database import Database, database_url
 from prefect_routines.store.deliveries import Deliveries
 from prefect_routines.store.dispatches import Dispatches
+from prefect_routines.store.forms import Forms
 from prefect_routines.store.journal import Journal
+from prefect_routines.store.live import Live
 from prefect_routines.store.migrate import ensure_schema
 from prefect_routines.store.outputs import Outputs
 from prefect_routines.store.sessions import Sessions
 from prefect_routines.store.tokens import Tokens
 
 
-class Store(Sessions, Journal, Outputs, Deliveries, Dispatches, Tokens):
-    """Sessions, journals, leases, outputs, spend and the inbox in one SQL database.
+class Store(Sessions, Journal, Outputs, Acts, Forms, Live, Deliveries, Dispatches, Tokens):
+    """Sessions, journals, leases, outputs, spend, what people send and the inbox in one SQL database.
 
     Belongs to the event loop and the process that opened it. Calls may run side by side.
 

@@ -240,5 +240,71 @@ tokens = Table(
     Column("created_at", Instant, nullable=False),
     Column("last_used_at", Instant),
     Column("revoked_at", Instant),
+    Column("scopes", Escaped, nullable=False, server_default="fire"),  # with spaces between them
     UniqueConstraint("sha256"),
+)
+
+# What people send to a session while it is at work or waits. A session takes them in order; the journal tells what came of each.
+acts = Table(
+    "routines_acts",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("session_id", Escaped, ForeignKey("routines_sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("text", Escaped, nullable=False),
+    Column("person", Escaped, nullable=False),
+    Column("via", Escaped, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("taken_at", Instant),
+    Index(None, "session_id", "id"),
+)
+
+# What a session waits for a person to answer.
+forms = Table(
+    "routines_forms",
+    metadata,
+    Column("id", Escaped, primary_key=True),
+    Column("session_id", Escaped, ForeignKey("routines_sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("key", Escaped, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("flow_run_id", Escaped),
+    Column("content", Json, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("answer", Json),
+    Column("person", Escaped),
+    Column("via", Escaped),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Float(53)),  # seconds since 1970 by the database's clock
+    Column("answered_at", Instant),
+    UniqueConstraint("session_id", "key"),
+    Index(None, "status", "expires_at"),
+)
+
+# What Claude is writing just now, for those who watch; kept only while somebody does.
+live = Table(
+    "routines_live",
+    metadata,
+    Column("session_id", Escaped, ForeignKey("routines_sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("watched_until", Float(53), nullable=False),  # seconds since 1970 by the database's clock
+    Column("turn", Integer, nullable=False),
+    Column("text", Escaped, nullable=False),
+)
+
+# What is told to people and services outside: that a session started, needs a person, has ended.
+notices = Table(
+    "routines_notices",
+    metadata,
+    Column("id", Escaped, primary_key=True),
+    Column("session_id", Escaped, ForeignKey("routines_sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", Escaped, nullable=False),  # the form, or the flow run, that it is about
+    Column("target", Escaped, nullable=False),  # the block that sends it
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Float(53)),  # seconds since 1970 by the database's clock
+    Column("note", Escaped),
+    Column("created_at", Instant, nullable=False),
+    Column("sent_at", Instant),
+    UniqueConstraint("session_id", "kind", "subject", "target"),
+    Index(None, "status", "due_at"),
 )

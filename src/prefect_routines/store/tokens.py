@@ -43,6 +43,7 @@ class Token:
     created_at: datetime
     last_used_at: datetime | None
     revoked_at: datetime | None
+    scopes: str = "fire"
 
 
 _shown = [_table.c[field.name] for field in fields(Token)]

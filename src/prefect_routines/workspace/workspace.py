@@ -115,9 +115,7 @@ class Workspace:
         async def one(repository: RepositorySettings) -> Clone:
             credential: Credential | None = await credential_from_block(repository.credentials) if repository.credentials else None
             described = repositories.Repository(repository.name, repository.url, repository.branch, credential)
-            may_push = (
-                decide(settings.policy, "push", {"repository": repository.name}, main="repository", writes=True).answer == "allow"
-            )
+            may_push = decide(settings.policy, "push", {"repository": repository.name}, main="repository", writes=True).answer == "allow"
             mirror, _ = await gather_or_cancel(
                 repositories.refresh(config().home / "mirrors", described),
                 repositories.can_push(described) if may_push and not settings.rehearsal else asyncio.sleep(0),
