@@ -1,0 +1,180 @@
+"""What a person does to a session from outside its process: send a message, interrupt, suspend, answer, cancel.
+
+Everything goes through the store first, so that it is there whatever happens to Prefect or to the session's process; then Prefect is
+told where a run has to be started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from prefect_routines.errors import AnswerRefused, LeaseHeld, SettingsError
+from prefect_routines.steering.form import LONGEST, checked_answer
+from prefect_routines.steering.prefect_form import values_of
+from prefect_routines.store import Act, Form, SessionRecord, Store
+from prefect_routines.visible import storable
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+CANCELLED = "cancelled"
+"""What `data["ended"]` of a session's record says after a person has cancelled it."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who steers, and from where; both are journaled.
+
+    Args:
+        name: A login, a token's name, a Slack user: as far as the way tells.
+        via: `cli`, `api`, `page`, `prefect`, `slack`, `e-mail`.
+    """
+
+    name: str
+    via: str
+
+
+async def send(store: Store, record: SessionRecord, text: str, person: Person, *, interrupt: bool = False) -> Act:
+    """Send Claude a message: it joins the next turn; with `interrupt` what is under way is stopped first.
+
+    Raises:
+        SettingsError: It is empty or too long, or the session is over.
+    """
+    text = storable(text)
+    if not text.strip():
+        raise SettingsError("the message is empty")
+    if len(text) > LONGEST:
+        raise SettingsError(
+            f"the message has {len(text):,} characters; at most {LONGEST:,} are taken. Put it into a file of the repository"
+        )
+    _not_over(record)
+    return await store.send_act(record.id, "interrupt" if interrupt else "message", text=text, person=person.name, via=person.via)
+
+
+async def interrupt(store: Store, record: SessionRecord, person: Person) -> Act:
+    """Stop the turn or the tool calls under way; the session goes on with what it then knows.
+
+    Raises:
+        SettingsError: The session is over.
+    """
+    _not_over(record)
+    return await store.send_act(record.id, "interrupt", person=person.name, via=person.via)
+
+
+async def suspend(store: Store, record: SessionRecord, person: Person) -> Act:
+    """Have the session wait for a person, as Suspend in Prefect's UI does.
+
+    Raises:
+        SettingsError: The session is over.
+    """
+    _not_over(record)
+    return await store.send_act(record.id, "suspend", person=person.name, via=person.via)
+
+
+async def answer(store: Store, form: Form, given: Mapping[str, Any], person: Person) -> Form:
+    """Answer a form, and have the run go on. The first answer counts.
+
+    Args:
+        given: See `steering/form.py`.
+
+    Raises:
+        SettingsError: It does not fit the form, or this person may not answer it.
+        AnswerRefused: It was answered already, or its time is over.
+    """
+    if form.status != "open":
+        raise AnswerRefused(form.id, form.status, by=form.person or "")
+    may_answer(form, person)
+    checked = checked_answer(form.kind, form.content, given)
+    answered = await store.answer_form(form.id, checked, person=person.name, via=person.via)
+    await wake(answered)
+    return answered
+
+
+def may_answer(form: Form, person: Person) -> None:
+    """Whether this person may answer: a routine can insist on named people.
+
+    Raises:
+        SettingsError: No.
+    """
+    people = form.content.get("people") or []
+    if people and (person.via == "prefect" or person.name not in people):
+        raise SettingsError(f"only {', '.join(people)} may answer this form; it was not changed")
+
+
+async def wake(form: Form) -> bool:
+    """Have the run that waits for a form go on, now that it is answered; whether it was waiting.
+
+    A Prefect that cannot be reached is not an error: the answer is kept, and whoever looks after deadlines wakes the run later.
+    """
+    if form.flow_run_id is None:
+        return False
+    from prefect import get_client
+
+    try:
+        async with get_client() as client:
+            run = await client.read_flow_run(UUID(form.flow_run_id))
+            if run.state is None or not run.state.is_paused():
+                return False
+            result = await client.resume_flow_run(run.id, run_input=values_of(form.kind, form.content, form.answer or {}))
+            return result.status.value == "ACCEPT"
+    except Exception:
+        return False
+
+
+async def cancel(store: Store, record: SessionRecord, person: Person) -> Literal["asked", "cancelled"]:
+    """Cancel a session: a running one stops at once and sends nothing more; one that waits ends here.
+
+    Returns:
+        `asked` when its process has been told, `cancelled` when there was none and it has ended.
+
+    Raises:
+        SettingsError: It is over already.
+    """
+    _not_over(record)
+    await store.send_act(record.id, "cancel", person=person.name, via=person.via)
+    try:
+        lease = await store.acquire(record.id)
+    except LeaseHeld:
+        return "asked"
+    async with store.keep(lease):
+        waiting = await store.acts(record.id)
+        data = {"person": person.name, "via": person.via}
+        await store.append(lease, [("session.cancelled", data)], acts=[act.id for act in waiting if act.kind == "cancel"])
+        summary = f"Cancelled by {person.name or 'somebody'}"
+        ended = {CANCELLED: True}
+        await store.update_session(lease, status="ended", summary=summary, ended_at=datetime.now(UTC), data=ended)
+        for form in await store.forms(session_id=record.id, status="open"):
+            await store.close_form(form.id, "withdrawn", None, person=person.name)
+    if record.flow_run_id is not None:
+        await set_cancelled(record.flow_run_id, summary)
+    return "cancelled"
+
+
+async def set_cancelled(flow_run_id: str, message: str) -> None:
+    """Show a run without a process as cancelled."""
+    from prefect import get_client
+    from prefect.states import Cancelled
+
+    async with get_client() as client:
+        run = await _run(client, flow_run_id)
+        if run is not None and run.state is not None and not run.state.is_final():
+            await client.set_flow_run_state(run.id, Cancelled(message=message), force=True)
+
+
+async def _run(client: PrefectClient, flow_run_id: str) -> Any:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return await client.read_flow_run(UUID(flow_run_id))
+    except ObjectNotFound:
+        return None
+
+
+def _not_over(record: SessionRecord) -> None:
+    if record.status == "ended":
+        how = f"with the verdict {record.verdict}" if record.verdict else "without a verdict"
+        raise SettingsError(f'session {record.id} has ended {how}; go on with: routines resume {record.id} "..."')
