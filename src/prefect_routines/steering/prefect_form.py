@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prefect.input import RunInput
 
 
-class Decision(str, Enum):
+class Decision(StrEnum):
     """What a person may decide, in the words of the form."""
 
     approve = "approve"
@@ -27,7 +27,7 @@ class Decision(str, Enum):
     stop = "stop the session"
 
 
-class Action(str, Enum):
+class Action(StrEnum):
     """Whether the session goes on."""
 
     proceed = "continue"
