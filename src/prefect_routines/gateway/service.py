@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.requests import Request
 
 from prefect_routines.gateway.limits import Busy, Limits, Rates, Room, TooMany
-from prefect_routines.store import Delivery, Dispatch, Store
+from prefect_routines.gateway.watching import Watching
+from prefect_routines.steering.acts import Person
+from prefect_routines.store import Delivery, Dispatch, SessionRecord, Store
 
 if TYPE_CHECKING:
     from prefect_routines.gateway.fire import Deployments
     from prefect_routines.gateway.sources import Sources
 
 T = TypeVar("T")
+Resume = Callable[[Store, SessionRecord, str, Person], Awaitable[str | None]]
+"""Goes on with a session, and tells the flow run that does, if there is one already."""
 _TOGETHER = 50  # deliveries in one transaction
 
 
@@ -76,6 +81,8 @@ class Service:
         wake: Called when there is something new in the inbox.
         url: Address under which senders reach it.
         ui_url: Address of Prefect's UI.
+        page_key: With which the cookies of the session page are signed.
+        resume: Goes on with a session that has ended; None: this gateway cannot.
     """
 
     store: Store
@@ -85,14 +92,18 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     url: str = "http://127.0.0.1:4280"
     ui_url: str | None = None
+    page_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    resume: Resume | None = None
     rates: Rates = field(default_factory=Rates)
     large: Room = field(init=False)
+    watching: Watching = field(init=False)
     recorder: Recorder = field(init=False)
     _writing: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.store)
         self.large = Room(self.limits.large, "too many large bodies at once")
+        self.watching = Watching(self.store, self.limits.streams)
 
     def session_url(self, session_id: str) -> str:
         """Where a person can look at a session."""

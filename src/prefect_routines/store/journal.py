@@ -87,6 +87,17 @@ class Journal(Leases):
         )
         return [Entry(row.seq, row.kind, row.data, row.at) for row in rows]
 
+    async def turns(self, session_id: str) -> int:
+        """How many replies of Claude's the journal holds."""
+        journal = tables.entries.c
+        replies = select(func.count()).where(journal.session_id == session_id, journal.kind == "agent.message")
+        return int((await self._db.read(replies))[0][0])
+
+    async def last_entry(self, session_id: str) -> int:
+        """The number of the newest entry; 0 for a session without any."""
+        rows = await self._db.read(select(tables.leases.c.last_seq).where(tables.leases.c.session_id == session_id))
+        return int(rows[0][0]) if rows else 0
+
     async def spent(self, *, session_id: str | None = None, routine: str | None = None, day: date | None = None) -> Spent:
         """What has been spent by one session, one routine, on one UTC day, or any of these together; all when none is named."""
         row = tables.spend.c

@@ -1,0 +1,439 @@
+"""The pages for people: the list of sessions, a session with its transcript live, signing in. HTML made in `markup.py` alone."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from prefect_routines.errors import RoutinesError, SettingsError
+from prefect_routines.gateway import access, fire, session_view
+from prefect_routines.gateway.access import HOURS, Visitor
+from prefect_routines.gateway.answers import Refused, answer, answer_to
+from prefect_routines.gateway.form_view import answer_of, form_view
+from prefect_routines.gateway.list_view import session_list
+from prefect_routines.gateway.markup import Element, Node, data_of, html_of, tag
+from prefect_routines.gateway.service import Service
+from prefect_routines.gateway.session_api import answered, body_of, form_of, listed, refusals, resumed, up_to_date, waiting_forms
+from prefect_routines.gateway.stream import LiveText, changes, event, streaming
+from prefect_routines.gateway.transcript_view import TranscriptView
+from prefect_routines.gateway.watching import Watched
+from prefect_routines.session.page import result_text
+from prefect_routines.steering import acts
+from prefect_routines.store import Act, Form, SessionRecord
+from prefect_routines.visible import visible
+
+MOST_ITEMS = 800
+"""Pieces of a transcript on a page at first; the ones before are one click away."""
+_LISTED = 50
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_TYPES = {"session.css": "text/css", "session.js": "text/javascript"}
+
+
+def routes() -> list[Route]:
+    """The routes of the pages."""
+    return [
+        Route("/", home, methods=["GET"]),
+        Route("/sign-in", _page(sign_in), methods=["POST"]),
+        Route("/sign-in", _page(sign_in_page), methods=["GET"]),
+        Route("/sign-out", _page(sign_out), methods=["POST"]),
+        Route("/static/{name}", static, methods=["GET"]),
+        Route("/sessions", _page(_for_signed_in(sessions)), methods=["GET"]),
+        Route("/sessions/{session}", _page(_for_signed_in(session)), methods=["GET"]),
+        Route("/sessions/{session}/stream", stream, methods=["GET"]),
+        Route("/sessions/{session}/entries/{seq}", _page(_for_signed_in(entry)), methods=["GET"]),
+        Route("/sessions/{session}/act", _page(act), methods=["POST"]),
+        Route("/sessions/{session}/forms/{form}", _page(answer_form), methods=["POST"]),
+    ]
+
+
+# the frame
+
+
+def document(service: Service, title: str, *content: Node, who: Visitor | None, status: int = 200, **data: str) -> Response:
+    """A whole page."""
+    top: list[Node] = [tag("a", "Sessions", href="/sessions")]
+    if who is not None:
+        out = tag("form", tag("span", who.person.name), tag("button", "Sign out", type="submit"), method="post", action="/sign-out")
+        top.append(out)
+    attributes = {f"data_{name}": value for name, value in data.items()}
+    body = html_of(tag("header", tag("nav", top))) + html_of(tag("main", content, id="main", **attributes)) + html_of(_told())
+    page = _DOCUMENT % (html.escape(visible(title)), _address("session.css"), _address("session.js"), body)
+    return Response(page, status, HEADERS, "text/html")
+
+
+def _told() -> Element:
+    return tag("p", id="told", role="status", hidden=True)
+
+
+_DOCUMENT = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>%s</title>
+<link rel="stylesheet" href="%s">
+<script src="%s" defer></script>
+</head>
+<body>%s</body>
+</html>
+"""
+
+
+@cache
+def _file(name: str) -> tuple[bytes, str]:
+    content = files("prefect_routines.gateway").joinpath("static", name).read_bytes()
+    return content, hashlib.sha256(content).hexdigest()[:16]
+
+
+def _address(name: str) -> str:
+    return f"/static/{name}?v={_file(name)[1]}"
+
+
+async def static(request: Request) -> Response:
+    """`GET /static/{name}`: our style and our script; for ever, as their address changes with them."""
+    name = request.path_params["name"]
+    if name not in _TYPES:
+        raise Refused(404, "there is no such file")
+    content, version = _file(name)
+    kept = "public, max-age=31536000, immutable" if request.query_params.get("v") == version else "no-cache"
+    return Response(content, 200, {**HEADERS, "Cache-Control": kept}, _TYPES[name])
+
+
+async def home(request: Request) -> Response:
+    """`GET /`."""
+    return RedirectResponse("/sessions", 303)
+
+
+Endpoint = Callable[[Service, Request], Awaitable[Response]]
+Work = Callable[[Service, Visitor, Request], Awaitable[Response]]
+
+
+def _page(work: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint whose errors are pages, unless our own script asks."""
+
+    async def endpoint(request: Request) -> Response:
+        service: Service = request.app.state.service
+        try:
+            return await work(service, request)
+        except RoutinesError as failure:
+            said = answer_to(failure)
+            if _wants_json(request):
+                return said
+            words = str(failure) if isinstance(failure, Refused | SettingsError) else "It did not work just now. Try it again."
+            back = tag("p", tag("a", "Back", href=_back(request)))
+            page = document(service, "Session", tag("h1", "That did not work"), tag("p", words), back, who=None, status=said.status_code)
+            page.headers.update({name: value for name, value in said.headers.items() if name == "retry-after"})
+            return page
+
+    return endpoint
+
+
+def _wants_json(request: Request) -> bool:
+    return "application/json" in request.headers.get("accept", "")
+
+
+def _back(request: Request) -> str:
+    session_id = request.path_params.get("session")
+    return f"/sessions/{quote(session_id, safe='')}" if session_id and request.method == "POST" else "/sessions"
+
+
+def _for_signed_in(work: Work) -> Endpoint:
+    """An endpoint that others than those who have signed in see a login at."""
+
+    async def endpoint(service: Service, request: Request) -> Response:
+        who = await access.signed_in(service, request)
+        return await work(service, who, request) if who is not None else await sign_in_page(service, request)
+
+    return endpoint
+
+
+async def _sender(service: Service, request: Request) -> Visitor:
+    """Who sends something from one of our pages.
+
+    Raises:
+        Refused: 401 or 403.
+    """
+    if not access.own_origin(service, request.headers):
+        raise Refused(403, "this was not sent from the session page; open the page and send it there")
+    who = await access.signed_in(service, request)
+    if who is None:
+        raise Refused(401, "you are not signed in any more; reload the page and sign in")
+    return who
+
+
+# signing in and out
+
+
+async def sign_in_page(service: Service, request: Request, told: str = "", back: str | None = None) -> Response:
+    """Asks for a token. The same for every address: nobody learns here which sessions there are."""
+    if back is None:
+        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    field = tag("input", type="password", name="token", id="token", autocomplete="current-password", required=True, autofocus=True)
+    form = tag(
+        "form",
+        tag("h1", "Sign in"),
+        tag("p", told, class_="flaw", role="alert") if told else None,
+        tag("label", "Token", field),
+        tag("input", type="hidden", name="back", value=_own(back)),
+        tag("div", tag("button", "Sign in", type="submit", class_="main"), class_="buttons"),
+        tag("p", "Make one with ", tag("code", "routines token create --scope steer --scope approve --name YOU"), class_="quiet"),
+        method="post",
+        action="/sign-in",
+        class_="sign-in",
+    )
+    return document(service, "Sign in", form, who=None, status=401, signin="yes")
+
+
+def _own(back: str) -> str:
+    """Where to go after signing in: one of our pages, whatever the address says."""
+    return back if back.startswith("/sessions") and "\\" not in back and len(back) < 2000 and back.isprintable() else "/sessions"
+
+
+async def sign_in(service: Service, request: Request) -> Response:
+    """`POST /sign-in`: the token goes over once; what stays in the browser is a signed cookie that scripts cannot read."""
+    if not access.own_origin(service, request.headers):
+        raise Refused(403, "this was not sent from the sign-in page; open it and try again")
+    service.may_send_much(request)
+    fields = await _fields(service, request)
+    back = _own(fields.get("back", ""))
+    token = await service.store.token_of(fields.get("token", "").strip())
+    if token is None or not token.may("read"):
+        service.failed(request)
+        wrong = "This token is not known, or was revoked." if token is None else "This token starts its routine; it may not see sessions."
+        return await sign_in_page(service, request, wrong, back)
+    await service.in_time(service.store.note_use(token))
+    went = RedirectResponse(back, 303, HEADERS)
+    secure = service.url.startswith("https://")
+    kept = access.cookie(service.page_key, token, time.time())
+    went.set_cookie(access.COOKIE, kept, max_age=HOURS * 3600, path="/", secure=secure, httponly=True, samesite="strict")
+    return went
+
+
+async def sign_out(service: Service, request: Request) -> Response:
+    """`POST /sign-out`."""
+    if not access.own_origin(service, request.headers):
+        raise Refused(403, "this was not sent from one of our pages")
+    went = RedirectResponse("/sessions", 303, HEADERS)
+    went.delete_cookie(access.COOKIE, path="/", secure=service.url.startswith("https://"), httponly=True, samesite="strict")
+    return went
+
+
+# looking
+
+
+async def sessions(service: Service, who: Visitor, request: Request) -> Response:
+    """`GET /sessions`."""
+    names = ("routine", "state", "verdict", "without", "cursor")
+    filters = {name: value for name in names if (value := request.query_params.get(name))}
+    found = await listed(service, who, filters, _LISTED + 1)
+    shown = [await up_to_date(service, record) for record in found[:_LISTED]]
+    one = who.token.deployment
+    content = session_list(
+        shown,
+        waiting=await waiting_forms(service),
+        filters={name: value for name, value in filters.items() if name != "cursor"},
+        routines=[] if one else await service.store.routine_names(),
+        more=shown[-1].id if len(found) > _LISTED else None,
+    )
+    return document(service, "Sessions", *content, who=who)
+
+
+async def session(service: Service, who: Visitor, request: Request) -> Response:
+    """`GET /sessions/{id}`."""
+    record = await access.record_for(service, who, request.path_params["session"])
+    view = TranscriptView(record.id)
+    for one in await service.store.entries(record.id):
+        view.apply(one.seq, one)
+    forms = await service.store.forms(session_id=record.id, status="open")
+    waiting = await service.store.acts(record.id)
+    parts = await _parts(service, who, record, view, forms, waiting)
+    items = list(view.items.values())
+    earlier: Node | None = None
+    if len(items) > MOST_ITEMS and "all" not in request.query_params:
+        earlier = tag("p", tag("a", f"{len(items) - MOST_ITEMS} earlier items", href="?all=1"), class_="older")
+        items = items[-MOST_ITEMS:]
+    content: list[Node] = [
+        parts["head"],
+        parts["needs"],
+        parts["results"],
+        tag("h2", "Transcript"),
+        *([earlier] if earlier is not None else []),
+        tag("section", [_placed(item.id, item.node) for item in items], id="items"),
+        tag("article", tag("h3", tag("span", "Claude writes"), class_="live-head"), tag("div", class_="text"), id="live", hidden=True),
+        parts["pending"],
+        parts["controls"],
+    ]
+    over = "yes" if record.status == "ended" else "no"
+    return document(service, f"{record.routine}: session", *content, who=who, session=record.id, seq=str(view.seq), over=over)
+
+
+def _placed(place: str, node: Element) -> Element:
+    return Element(node.name, {**node.attributes, "id": place}, node.children)
+
+
+async def _parts(
+    service: Service, who: Visitor, record: SessionRecord, view: TranscriptView, forms: Sequence[Form], waiting: Sequence[Act]
+) -> dict[str, Element]:
+    """All of the page that may change beside the transcript, by id."""
+    run_id, why = record.flow_run_id, ""
+    if record.started_at is None:
+        dispatches = await service.store.dispatches(session_id=record.id)
+        if dispatches:
+            run_id = run_id or next((one.flow_run_id for one in dispatches if one.flow_run_id), None)
+            reason = next((f" ({one.reason})" for one in dispatches if one.reason), "")
+            why = f"It has not begun yet; it is {fire.state_of(record, dispatches)}{reason}"
+    open_forms = [form for form in forms if form.status == "open"]
+    waits = bool(open_forms)
+    may_steer = who.may("steer")
+    return {
+        "head": session_view.head(record, view.transcript, waits=waits, run_url=service.run_url(run_id), why=why),
+        "needs": session_view.needs(form_view(form, refusal=refusal(who, form)) for form in open_forms),
+        "results": session_view.results(view.transcript),
+        "pending": session_view.pending(waiting),
+        "controls": session_view.controls(record, may_steer=may_steer, may_resume=service.resume is not None),
+    }
+
+
+def refusal(who: Visitor, form: Form) -> str | None:
+    """Why this visitor may not answer a form, for him to read."""
+    if not (who.may("approve") or (form.kind == "pause" and who.may("steer"))):
+        return "Your token may look, and not answer."
+    try:
+        acts.may_answer(form, who.person)
+    except SettingsError as error:
+        return str(error)
+    return None
+
+
+async def entry(service: Service, who: Visitor, request: Request) -> Response:
+    """`GET /sessions/{id}/entries/{seq}`: all of a long text, as text."""
+    record = await access.record_for(service, who, request.path_params["session"])
+    seq = request.path_params["seq"]
+    number = int(seq) if seq.isascii() and seq.isdigit() and len(seq) < 17 else 0
+    found = await service.store.entries(record.id, after=number - 1, limit=1) if number else []
+    content = found[0].data.get("content") if found and found[0].seq == number else None
+    if not isinstance(content, str | list):
+        raise Refused(404, "this session has no such text")
+    text = result_text([block for block in content if block.get("type") != "tool_use"] if isinstance(content, list) else content)
+    return Response(visible(text), 200, {**HEADERS, "Content-Security-Policy": "default-src 'none'; sandbox"}, "text/plain")
+
+
+async def stream(request: Request) -> Response:
+    """`GET /sessions/{id}/stream`: what changes on the page."""
+    service: Service = request.app.state.service
+    who = await access.signed_in(service, request)
+    if who is None:
+        raise Refused(401, "you are not signed in any more; reload the page and sign in")
+    record = await access.record_for(service, who, request.path_params["session"])
+    return await streaming(service, request, who, record, lambda watched, after: _page_events(service, who, watched, after))
+
+
+async def _page_events(service: Service, who: Visitor, watched: Watched, after: int) -> AsyncIterator[bytes]:
+    """The events of the page: `items` of the transcript, `part`s around it, `live`; at last `end`."""
+    told: dict[str, Any] = {}
+    live = LiveText()
+    async for changed in changes(watched):
+        if not changed:
+            yield b": nothing new\n\n"
+            continue
+        view = watched.view
+        if items := view.since(after):
+            yield event("items", [[item.id, data_of(_placed(item.id, item.node))] for item in items], view.seq)
+        after = view.seq
+        if (writes := live.news(*watched.live)) is not None:
+            yield event("live", {**writes, "text": visible(writes["text"])})
+        for name, part in (await _parts(service, who, watched.record, view, watched.forms, watched.waiting)).items():
+            if part != told.get(name):
+                told[name] = part
+                yield event("part", [name, data_of(part)])
+        if watched.over:
+            yield event("end", {})
+
+
+# acting
+
+
+async def _fields(service: Service, request: Request) -> dict[str, str]:
+    """The fields of a form.
+
+    Raises:
+        Refused: 422, it is none.
+    """
+    value = await body_of(service, request, text=True)
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise Refused(422, "the form cannot be read")
+    return value
+
+
+async def act(service: Service, request: Request) -> Response:
+    """`POST /sessions/{id}/act`: the message box and its buttons."""
+    who = await _sender(service, request)
+    record = await access.record_for(service, who, request.path_params["session"])
+    who.need("steer")
+    access.count(service, who)
+    fields = await _fields(service, request)
+    with refusals(record):
+        told = await _do(service, who, record, fields.get("do", ""), fields.get("text", ""))
+    return _went(request, record, told)
+
+
+async def _do(service: Service, who: Visitor, record: SessionRecord, what: str, text: str) -> str:
+    store, person = service.store, who.person
+    match what:
+        case "send":
+            await service.in_time(acts.send(store, record, text, person))
+            return "Sent. Claude gets it with the next turn."
+        case "interrupt_send":
+            await service.in_time(acts.send(store, record, text, person, interrupt=True))
+            return "Sent. What is under way is stopped first."
+        case "interrupt":
+            await service.in_time(acts.interrupt(store, record, person))
+            return "What is under way is being stopped."
+        case "suspend":
+            await service.in_time(acts.suspend(store, record, person))
+            return "The session is going to wait for you."
+        case "cancel":
+            done = await service.in_time(acts.cancel(store, record, person))
+            return "The session is being stopped." if done == "asked" else "The session is cancelled."
+        case "resume":
+            await resumed(service, who, record, text)
+            return "The session goes on."
+    raise Refused(422, "there is no such button")
+
+
+async def answer_form(service: Service, request: Request) -> Response:
+    """`POST /sessions/{id}/forms/{form}`: an answer."""
+    who = await _sender(service, request)
+    record = await access.record_for(service, who, request.path_params["session"])
+    form = await form_of(service, record, request.path_params["form"])
+    with refusals(record):
+        given = answer_of(form, await _fields(service, request))
+    await answered(service, who, record, form.id, given)
+    return _went(request, record, "Your answer counts.")
+
+
+def _went(request: Request, record: SessionRecord, told: str) -> Response:
+    """What was done, in a line for our script; else back to the page."""
+    if _wants_json(request):
+        return answer({"told": told}, headers={"Cache-Control": "no-store"})
+    return RedirectResponse(f"/sessions/{quote(record.id, safe='')}", 303, HEADERS)
