@@ -143,6 +143,7 @@ def limits(settings: Config) -> Limits:
         concurrent=settings.gateway_concurrency,
         failures=settings.gateway_failures_per_minute,
         fires=settings.gateway_fires_per_minute,
+        streams=settings.gateway_streams,
     )
 
 

@@ -17,6 +17,7 @@ from prefect_routines.gateway.access import Visitor, count, record_for, visitor
 from prefect_routines.gateway.answers import Refused, answer
 from prefect_routines.gateway.body import parse
 from prefect_routines.gateway.limits import SMALL, reading
+from prefect_routines.gateway.openapi import document
 from prefect_routines.gateway.service import Service
 from prefect_routines.gateway.session_models import Message, ResumeRequest, entry_out, form_out, session_out
 from prefect_routines.gateway.signatures import find_header
@@ -47,7 +48,13 @@ def routes() -> list[Route]:
         Route(f"{base}/forms", forms, methods=["GET"]),
         Route(f"{base}/forms/{{form}}", form, methods=["GET"]),
         Route(f"{base}/forms/{{form}}", answer_form, methods=["POST"]),
+        Route("/v1/openapi.json", described, methods=["GET"]),
     ]
+
+
+async def described(request: Request) -> Response:
+    """`GET /v1/openapi.json`."""
+    return answer(document())
 
 
 # reading
