@@ -99,7 +99,7 @@ def work() -> list[Written]:
             use("t2", name="read", path="docs/guide.md"),
             turn=1,
             dollars=0.0312,
-        ),  # fmt: skip
+        ),
         started("t1"),
         started("t2"),
         result("t1", "8f3c2a1 Rename connect to open (#41)\n77aa012 Add a time-out (#40)\n"),
@@ -109,7 +109,7 @@ def work() -> list[Written]:
             use("t3", command="mkdocs build --strict"),
             turn=2,
             dollars=0.0451,
-        ),  # fmt: skip
+        ),
         started("t3"),
         (
             "tool.result",
@@ -118,21 +118,28 @@ def work() -> list[Written]:
                 "note": "exit 1",
                 "seconds": 4.21,
             },
-        ),  # fmt: skip
+        ),
         agent(
             text("The navigation still names the old page; I mend that too."),
             use("t4", command="sed -i s/connect.md/open.md/ mkdocs.yml"),
             turn=3,
             dollars=0.0198,
-        ),  # fmt: skip
+        ),
         started("t4"),
     ]
 
 
 def pushed() -> Written:
     push = {"repository": "docs", "branch": "claude/docs-sync-8f3c", "sha": "4be2a9d1c3f7", "files": ["docs/guide.md"], "diff": DIFF}
-    check = {"repository": "docs", "sha": "4be2a9d1c3f7", "command": "mkdocs build --strict", "passed": True, "exit_code": 0,
-             "seconds": 3.2, "output": "INFO - Documentation built"}  # fmt: skip
+    check = {
+        "repository": "docs",
+        "sha": "4be2a9d1c3f7",
+        "command": "mkdocs build --strict",
+        "passed": True,
+        "exit_code": 0,
+        "seconds": 3.2,
+        "output": "INFO - Documentation built",
+    }
     return result("t4", "pushed", pushed=[push], checks=[check])
 
 
@@ -265,10 +272,18 @@ def test_a_person_denies_answers_and_raises(page: Page, world: World) -> None:
 def test_a_finished_session_shows_what_came_of_it(page: Page, world: World) -> None:
     """Verdict and summary on top, then the diff and what was sent, then how it came about."""
     session = world.session("docs-sync", *work(), pushed())
-    write = {"tool": "github_open_pull_request", "target": "acme/docs", "status": "done", "link": "https://github.com/acme/docs/pull/7",
-             "request": {"title": "Say open instead of connect", "body": "Since #41 it is called `open`."}}  # fmt: skip
-    session.write(agent(text("I open the pull request."), use("t5", "github_open_pull_request", repository="acme/docs"), turn=4),
-                  started("t5"), result("t5", "opened #7", output=write))  # fmt: skip
+    write = {
+        "tool": "github_open_pull_request",
+        "target": "acme/docs",
+        "status": "done",
+        "link": "https://github.com/acme/docs/pull/7",
+        "request": {"title": "Say open instead of connect", "body": "Since #41 it is called `open`."},
+    }
+    session.write(
+        agent(text("I open the pull request."), use("t5", "github_open_pull_request", repository="acme/docs"), turn=4),
+        started("t5"),
+        result("t5", "opened #7", output=write),
+    )
     session.end("done", "The guide says `open` now, as the code does since #41; the pull request is open.")
     sign_in(page, world, path=f"/sessions/{session.id}")
     expect(page.locator(".badge")).to_have_text("✓ done")
@@ -334,7 +349,9 @@ def test_nothing_of_a_hostile_session_acts(page: Page, world: World, live: bool)
     assert "\u202e" not in page.content()
     assert "\x1b" not in page.content()
     links = page.locator("a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
-    assert not [link for link in links if not (link or "").startswith(("/", "http://127.0.0.1:4200/", "?", "https://example.org/"))], links
+    assert not [
+        link for link in links if not (link or "").startswith(("/", "http://127.0.0.1:9/runs/flow-run/", "?", "https://example.org/"))
+    ], links
     forms = page.locator("form").evaluate_all("forms => forms.map(form => form.getAttribute('action'))")
     assert not [action for action in forms if not action.startswith("/")]
     assert page.locator("img, iframe, svg, script:not([src^='/static/'])").count() == 0
@@ -374,7 +391,7 @@ def hostile_work(session: Session) -> None:
                 "link": f"javascript:alert('{HOSTILE}')",
                 "request": {HOSTILE: HOSTILE},
             },
-        ),  # fmt: skip
+        ),
         ("session.strange", {"person": HOSTILE, "via": HOSTILE, "text": HOSTILE}),
         ("turn.failed", {"turn": 2, "attempt": 1, "error": HOSTILE}),
         ("tool.result", {"id": "t1"}),
@@ -392,7 +409,7 @@ def hostile_work(session: Session) -> None:
                     "https://example.org/fine",
                 ],
             },
-        ),  # fmt: skip
+        ),
     )
     calls = [asked("a", **{HOSTILE: HOSTILE, "diff": f"+{HOSTILE}"}), asked("b", tool=HOSTILE)]
     questions = [{"id": "q", "question": f"Which {HOSTILE}", "choices": [HOSTILE, "other"]}]

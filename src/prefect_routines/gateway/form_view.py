@@ -54,7 +54,7 @@ def _call(number: int, call: AskedCall, *, alone: bool, may: bool) -> Element:
     target = tag("span", " to ", tag("code", one_line(call["target"], 200))) if call["target"] else None
     parts: list[Node] = [
         tag("p", tag("strong", one_line(call["tool"], 100)), target, class_="what"),
-        tag("p", f"{call['reason'].rstrip('.')}. This will be done, exactly:", class_="quiet"),
+        tag("p", f"{call['reason'][:1].upper()}{call['reason'][1:].rstrip('.')}. This will be done, exactly:", class_="quiet"),
         _exactly(call["arguments"]),
     ]
     if may:

@@ -159,7 +159,7 @@ def controls(record: SessionRecord, *, may_steer: bool, may_resume: bool) -> Ele
     over = record.status == "ended"
     if not may_steer or (over and not may_resume):
         return tag("footer", id="controls", hidden=True)
-    words = "Go on with this session: what shall Claude do now?" if over else "Message to Claude"
+    words = "What shall Claude do now?" if over else "Message to Claude"
     area = tag("textarea", name="text", id="text", rows="2", maxlength="100000", placeholder=words, aria_label=words)
     if over:
         row: list[Node] = [_do("resume", "Resume", "main")]

@@ -101,7 +101,7 @@
     const buttons = [...form.querySelectorAll("button")];
     buttons.forEach((one) => { one.disabled = true; });
     try {
-      const answer = await fetch(form.action, { method: "POST", body: fields, headers: { Accept: "application/json" } });
+      const answer = await fetch(form.getAttribute("action"), { method: "POST", body: fields, headers: { Accept: "application/json" } });
       const said = await answer.json();
       if (!answer.ok) {
         tell(said.error.message, true);
@@ -130,6 +130,7 @@
     if (event.target.form && event.target.form.classList.contains("filters")) event.target.form.requestSubmit();
   });
 
+  document.documentElement.classList.add("scripted");
   localTimes(document);
   // a link from elsewhere comes without the cookie, which only our own pages send: look once more from here
   if (main.dataset.signin && location.pathname.startsWith("/sessions")) {
