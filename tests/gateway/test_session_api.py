@@ -343,6 +343,24 @@ def test_too_many_watchers_are_told_so(start_gateway: StartGateway) -> None:
         assert stream.ended.wait(5)
 
 
+def test_behind_https_the_cookie_is_for_https_alone(start_gateway: StartGateway) -> None:
+    """And pages of the public address count as our own, whatever the proxy says; a sign-in lasts over a restart."""
+    public = "https://routines.example.org"
+    gateway = start_gateway(PREFECT_API_URL=NOWHERE, ROUTINES_GATEWAY_URL=public)
+    secret = World(gateway).token("read")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    body = f"token={secret}&back=//evil.example".encode()
+    assert gateway.ask("POST", "/sign-in", body, {**form, "Origin": "https://evil.example"}).status == 403
+    answer = gateway.ask("POST", "/sign-in", body, {**form, "Origin": public})
+    assert (answer.status, answer.headers["location"]) == (303, "/sessions")
+    kept, _, attributes = answer.headers["set-cookie"].partition(";")
+    assert {"Secure", "HttpOnly", "SameSite=strict"} <= {one.strip() for one in attributes.split(";")}
+    assert (gateway.home / "page-key").stat().st_mode & 0o077 == 0
+    gateway.stop()
+    again = start_gateway(PREFECT_API_URL=NOWHERE, ROUTINES_GATEWAY_URL=public)
+    assert again.ask("GET", "/sessions", None, {"Cookie": kept}).status == 200
+
+
 def test_a_revoked_token_opens_nothing(world: World) -> None:
     """At once."""
     token, session = world.token("read", "steer"), world.session()

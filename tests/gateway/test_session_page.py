@@ -269,6 +269,73 @@ def test_a_person_denies_answers_and_raises(page: Page, world: World) -> None:
     assert "grace has answered it already" in late.json()["error"]["message"]
 
 
+def test_enter_decides_nothing(page: Page, world: World) -> None:
+    """A reason is being typed, a choice is being made: no key but those on a button answers."""
+    session = world.session("docs-sync", *work())
+    questions = [{"id": "q", "question": "Which?", "choices": ["one", "two"]}]
+    form = session.ask(content={"calls": [asked()], "questions": questions})
+    sign_in(page, world, path=f"/sessions/{session.id}")
+    page.get_by_label("one").check()
+    page.get_by_label("one").press("Enter")
+    page.get_by_label("Reason").press_sequentially("No")
+    page.get_by_label("Reason").press("Enter")
+    page.get_by_label("Reason").press("Control+Enter")
+    page.get_by_label("Message to Claude").fill("Sent by keys")
+    page.get_by_label("Message to Claude").press("Control+Enter")
+    expect(page.locator("#pending")).to_contain_text("Sent by keys")
+    assert session.form(form.id).status == "open"
+    page.get_by_role("button", name="Deny", exact=True).click()
+    expect(page.locator("#needs form")).to_have_count(0)
+    answer = session.form(form.id).answer
+    assert answer is not None
+    assert (answer["decisions"]["toolu_9"]["decision"], answer["replies"]) == ("deny", {"q": "one"})
+
+
+def test_it_works_without_scripts(browser: Browser, world: World) -> None:
+    """Plain forms: signing in, answering, sending; news come when the page is loaded again."""
+    session = world.session("docs-sync", *work())
+    form = session.ask()
+    context = browser.new_context(base_url=f"http://127.0.0.1:{world.gateway.port}", viewport=PHONE, java_script_enabled=False)
+    page = context.new_page()
+    sign_in(page, world, path=f"/sessions/{session.id}")
+    page.get_by_role("button", name="Approve", exact=True).click()
+    expect(page.locator("#needs form")).to_have_count(0)
+    assert session.form(form.id).status == "answered"
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_text("the message is empty")).to_be_visible()
+    page.get_by_role("link", name="Back").click()
+    page.get_by_label("Message to Claude").fill("Hello")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator("#pending")).to_contain_text("Hello")
+    context.close()
+
+
+def test_a_link_from_elsewhere_opens_for_who_has_signed_in(page: Page, world: World) -> None:
+    """The browser sends no cookie with a click on another site; the page looks again by itself."""
+    session = world.session("docs-sync", *work())
+    sign_in(page, world)
+    page.goto(f"http://localhost:{world.gateway.port}/sign-in")  # another site with the same gateway behind it
+    expect(page.get_by_label("Token")).to_be_visible()
+    page.evaluate(f"location.href = 'http://127.0.0.1:{world.gateway.port}/sessions/{session.id}'")
+    expect(page.get_by_role("heading", name="docs-sync")).to_be_visible()
+
+
+def test_long_texts_are_there_as_a_whole(page: Page, world: World) -> None:
+    """As plain text, in which nothing acts."""
+    long = "\n".join(f"line {number} <b>x</b> \x1b[2J" for number in range(2000))
+    session = world.session("docs-sync", *ready(), agent(use("t1", command="make")), started("t1"), result("t1", long))
+    sign_in(page, world, "read", path=f"/sessions/{session.id}")
+    page.locator(".call summary").click()
+    expect(page.locator(".call .result")).to_contain_text("characters …]")
+    address = page.locator(".call .more a").get_attribute("href")
+    answer = page.request.get(address or "")
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert "sandbox" in answer.headers["content-security-policy"]
+    assert answer.text() == long.replace("\x1b", "\\x1b")
+    for path in ("0", "1", "99", "x", "4'"):
+        assert page.request.get(f"/sessions/{session.id}/entries/{path}").status == 404, path
+
+
 def test_a_finished_session_shows_what_came_of_it(page: Page, world: World) -> None:
     """Verdict and summary on top, then the diff and what was sent, then how it came about."""
     session = world.session("docs-sync", *work(), pushed())
@@ -360,7 +427,7 @@ def test_nothing_of_a_hostile_session_acts(page: Page, world: World, live: bool)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "a long line makes the page wide on a phone"
     shot(page, f"hostile-{live}")
     page.goto("/sessions")
-    expect(page.get_by_text("bad <img").first).to_be_visible()
+    expect(page.locator(".sessions").get_by_text("bad <img").first).to_be_visible()
     assert said == []
     assert not [url for url in asked_for if not url.startswith(f"http://127.0.0.1:{world.gateway.port}/")]
 

@@ -46,6 +46,8 @@ def form_view(form: Form, *, refusal: str | None) -> Element:
         parts += _going_on(form.kind)
     else:
         parts.append(_buttons(calls, questions))
+    if calls:  # Enter presses a form's first button; it must not be one that decides something
+        parts.insert(0, tag("button", type="submit", disabled=True, hidden=True))
     action = f"/sessions/{form.session_id}/forms/{form.id}"
     return tag("form", parts, class_="need", method="post", action=action, data_act=True)
 
@@ -69,7 +71,7 @@ def _call(number: int, call: AskedCall, *, alone: bool, may: bool) -> Element:
             choices = [tag("option", words, value=value) for value, words in options]
             parts.append(tag("label", "Decision ", tag("select", choices, name=f"decision.{number}")))
         label = "Reason, if you deny it (told to Claude)"
-        parts.append(tag("label", label, tag("input", name=f"reason.{number}", type="text", maxlength="100000", autocomplete="off")))
+        parts.append(tag("label", label, tag("textarea", name=f"reason.{number}", rows="1", maxlength="100000")))
         if call["like"]:
             parts.append(tag("p", "“All like this” allows, in this session: ", tag("code", one_line(call["like"], 300)), class_="quiet"))
         parts.append(tag("input", type="hidden", name=f"hash.{number}", value=call["hash"]))

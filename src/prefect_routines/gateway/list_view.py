@@ -12,20 +12,31 @@ from prefect_routines.visible import one_line
 
 
 def session_list(
-    found: Sequence[SessionRecord], *, waiting: Collection[str], filters: Mapping[str, str], routines: Sequence[str], more: str | None
+    found: Sequence[SessionRecord],
+    *,
+    first: Sequence[SessionRecord] = (),
+    waiting: Collection[str],
+    filters: Mapping[str, str],
+    routines: Sequence[str],
+    more: str | None,
 ) -> list[Node]:
     """The page's content.
 
     Args:
+        first: Those that come first, apart from the others.
         waiting: Ids of sessions with an open form.
         filters: As in the address.
         routines: Names to choose from.
         more: Where the next page begins.
     """
-    rows = [_row(record, waits=record.id in waiting) for record in found]
+    apart = {record.id for record in first}
+    rows = [_row(record, waits=record.id in waiting) for record in found if record.id not in apart]
     only = "No such sessions." if any(value for value in filters.values()) else "No sessions yet."
     parts: list[Node] = [tag("h1", "Sessions"), _filters(filters, routines)]
-    parts.append(tag("ol", rows, class_="sessions") if rows else tag("p", only, class_="quiet"))
+    if first:
+        parts.append(tag("ol", [_row(record, waits=True) for record in first], class_="sessions first"))
+    if rows or not first:
+        parts.append(tag("ol", rows, class_="sessions") if rows else tag("p", only, class_="quiet"))
     if more:
         address = "?" + urlencode({**filters, "cursor": more})
         parts.append(tag("p", tag("a", "Older sessions", href=address), class_="older"))

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from prefect_routines.errors import RoutinesError, SettingsError
+from prefect_routines.errors import RoutinesError, SettingsError, StoreError
 from prefect_routines.gateway import access, fire, session_view
 from prefect_routines.gateway.access import HOURS, Visitor
 from prefect_routines.gateway.answers import Refused, answer, answer_to
@@ -139,7 +139,7 @@ def _page(work: Endpoint) -> Callable[[Request], Awaitable[Response]]:
             said = answer_to(failure)
             if _wants_json(request):
                 return said
-            words = str(failure) if isinstance(failure, Refused | SettingsError) else "It did not work just now. Try it again."
+            words = "It did not work just now. Try it again." if isinstance(failure, StoreError) else str(failure)
             back = tag("p", tag("a", "Back", href=_back(request)))
             page = document(service, "Session", tag("h1", "That did not work"), tag("p", words), back, who=None, status=said.status_code)
             page.headers.update({name: value for name, value in said.headers.items() if name == "retry-after"})
@@ -247,12 +247,17 @@ async def sessions(service: Service, who: Visitor, request: Request) -> Response
     filters = {name: value for name in names if (value := request.query_params.get(name))}
     found = await listed(service, who, filters, _LISTED + 1)
     shown = [await up_to_date(service, record) for record in found[:_LISTED]]
-    one = who.token.deployment
+    waiting = await waiting_forms(service)
+    first = []
+    if not filters:  # what is needed from a person comes first, however old it is
+        asking = [await service.store.session(session_id) for session_id in list(waiting)[:_LISTED]]
+        first = [await up_to_date(service, record) for record in asking if record is not None and who.sees(record)]
     content = session_list(
         shown,
-        waiting=await waiting_forms(service),
+        first=first,
+        waiting=waiting,
         filters={name: value for name, value in filters.items() if name != "cursor"},
-        routines=[] if one else await service.store.routine_names(),
+        routines=[] if who.token.deployment else await service.store.routine_names(),
         more=shown[-1].id if len(found) > _LISTED else None,
     )
     return document(service, "Sessions", *content, who=who)
@@ -309,7 +314,7 @@ async def _parts(
         "head": session_view.head(record, view.transcript, waits=waits, run_url=service.run_url(run_id), why=why),
         "needs": session_view.needs(form_view(form, refusal=refusal(who, form)) for form in open_forms),
         "results": session_view.results(view.transcript),
-        "pending": session_view.pending(waiting),
+        "pending": session_view.pending(record, waiting),
         "controls": session_view.controls(record, may_steer=may_steer, may_resume=service.resume is not None),
     }
 

@@ -41,7 +41,7 @@ def head(record: SessionRecord, transcript: Transcript, *, waits: bool, run_url:
     name = record.routine if record.name == "main" else f"{record.routine}, {record.name}"
     parts: list[Node] = [tag("h1", name, badge(record, waits=waits))]
     if record.status == "ended":
-        parts.append(tag("p", record.summary, class_="summary text") if record.summary else None or tag("p"))
+        parts.append(tag("p", record.summary or "", class_="summary text"))
     elif doing := why or _doing(record, transcript, waits):
         parts.append(tag("p", doing, class_="doing"))
     parts.append(tag("ul", _facts(record, transcript, run_url), class_="facts"))
@@ -136,8 +136,9 @@ def needs(forms: Iterable[Element]) -> Element:
     return tag("section", forms, id="needs", aria_live="polite")
 
 
-def pending(waiting: Sequence[Act]) -> Element:
+def pending(record: SessionRecord, waiting: Sequence[Act]) -> Element:
     """What was sent and not taken yet."""
+    waiting = waiting if record.status != "ended" else []
     lines = [tag("li", tag("b", f"{act.person or 'somebody'}: "), _sent(act)) for act in waiting]
     told = [tag("h2", "On its way"), tag("ul", lines)] if lines else []
     return tag("section", told, id="pending")

@@ -75,11 +75,14 @@
     live.hidden = body.textContent === "";
   };
 
+  let seq = main.dataset.seq;
   const follow = () => {
     const items = document.getElementById("items");
-    const source = new EventSource(`/sessions/${encodeURIComponent(main.dataset.session)}/stream?after=${main.dataset.seq}`);
-    let turnedAway = 0;
-    const on = (kind, work) => source.addEventListener(kind, (event) => keepingPlace(() => work(JSON.parse(event.data))));
+    const source = new EventSource(`/sessions/${encodeURIComponent(main.dataset.session)}/stream?after=${seq}`);
+    const on = (kind, work) => source.addEventListener(kind, (event) => {
+      keepingPlace(() => work(JSON.parse(event.data)));
+      seq = event.lastEventId || seq;
+    });
     on("items", (pieces) => { for (const [place, data] of pieces) put(place, data, items); });
     on("part", ([place, data]) => put(place, data, main));
     on("live", showLive);
@@ -87,18 +90,18 @@
       source.close();
       main.dataset.over = "yes";
     });
-    source.addEventListener("open", () => { turnedAway = 0; document.body.classList.remove("away"); });
+    source.addEventListener("open", () => document.body.classList.remove("away"));
     source.addEventListener("error", () => {
       document.body.classList.add("away");
       // the browser tries again by itself unless it was told no: too many watch, or the gateway is being started
-      if (source.readyState === EventSource.CLOSED && main.dataset.over !== "yes" && turnedAway++ < 5) setTimeout(follow, 3000);
+      if (source.readyState === EventSource.CLOSED && main.dataset.over !== "yes") setTimeout(follow, 5000);
     });
   };
 
   const send = async (form, button) => {
     const fields = new URLSearchParams(new FormData(form));
     if (button && button.name) fields.set(button.name, button.value);
-    const buttons = [...form.querySelectorAll("button")];
+    const buttons = [...form.querySelectorAll("button:enabled")];
     buttons.forEach((one) => { one.disabled = true; });
     try {
       const answer = await fetch(form.getAttribute("action"), { method: "POST", body: fields, headers: { Accept: "application/json" } });
@@ -124,7 +127,8 @@
     send(event.target, event.submitter);
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.form) event.target.form.requestSubmit();
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.target.id !== "text") return;
+    event.target.form.requestSubmit(event.target.form.querySelector("button.main"));
   });
   document.addEventListener("change", (event) => {
     if (event.target.form && event.target.form.classList.contains("filters")) event.target.form.requestSubmit();
@@ -134,7 +138,7 @@
   localTimes(document);
   // a link from elsewhere comes without the cookie, which only our own pages send: look once more from here
   if (main.dataset.signin && location.pathname.startsWith("/sessions")) {
-    fetch("/sessions", { method: "HEAD" }).then((answer) => { if (answer.ok) location.reload(); }, () => {});
+    fetch("/sessions", { method: "HEAD" }).then((answer) => { if (answer.ok) location.replace(location.href); }, () => {});
   }
   if (main.dataset.session && main.dataset.over !== "yes") follow();
 })();
