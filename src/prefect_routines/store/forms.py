@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any, Literal
-from uuid import uuid4
 
 from sqlalchemy import Row, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,11 +24,20 @@ class Forms(Leases):
     """The operations of the store on forms."""
 
     async def open_form(
-        self, lease: Lease, *, key: str, kind: FormKind, content: dict[str, Any], flow_run_id: str | None, seconds: float | None
+        self,
+        lease: Lease,
+        form_id: str,
+        *,
+        key: str,
+        kind: FormKind,
+        content: dict[str, Any],
+        flow_run_id: str | None,
+        seconds: float | None,
     ) -> Form:
         """Open a form, or return the one that is there: a session that is started again finds what it waits for.
 
         Args:
+            form_id: Random, minted by the caller.
             seconds: How long it takes answers, by the database's clock; None: for ever.
 
         Raises:
@@ -43,7 +51,7 @@ class Forms(Leases):
             if known is not None:
                 return _form(known)
             values: dict[str, Any] = {
-                "id": f"frm-{uuid4().hex}",
+                "id": form_id,
                 "session_id": lease.session_id,
                 "key": key,
                 "kind": kind,
