@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 from prefect_routines.errors import AnswerRefused, SessionCancelled, SettingsError
 from prefect_routines.steering.acts import Person, may_answer, wake
+from prefect_routines.steering.deadlines import expire
 from prefect_routines.steering.form import checked_answer, default_answer
 from prefect_routines.steering.prefect_form import answer_of, input_model
 from prefect_routines.visible import one_line
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 LOOK = 0.25  # seconds between two looks at the store while the process stays
 LOOK_AT_PREFECT = 1.0
 GRACE = timedelta(hours=1)  # Prefect lets a run fail that is not resumed in time; before that the deadline's own answer counts
-NOBODY = "nobody answered in time"
 UI = Person("somebody in the Prefect UI", "prefect")
 
 
@@ -152,13 +152,6 @@ async def _settled(session: Session, form: Form) -> Form:
             with contextlib.suppress(AnswerRefused):
                 await expire(session.store, found)
     return await session.store.form(form.id) or form
-
-
-async def expire(store: Any, form: Form) -> Form:
-    """Give a form whose time is over the answer that its routine says counts then."""
-    answer = default_answer(form.kind, form.content, form.content.get("default", "deny"), NOBODY)
-    expired: Form = await store.close_form(form.id, "expired", answer, person="the deadline")
-    return expired
 
 
 async def _in_place(session: Session, form: Form) -> Form:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_routines.errors import AnswerRefused
@@ -118,10 +118,12 @@ class Forms(Leases):
 
         return await self._db.write(work)
 
-    async def open_forms_count(self) -> int:
-        """How many forms wait for a person."""
-        rows = await self._db.read(select(func.count()).select_from(_table).where(_table.c.status == "open"))
-        return int(rows[0][0])
+    async def answered_and_waiting(self) -> list[Form]:
+        """Forms that were answered while their session still counts as suspended: its run may have to be woken."""
+        session = tables.sessions
+        chosen = select(_table).join(session, session.c.id == _table.c.session_id).order_by(_table.c.answered_at)
+        chosen = chosen.where(session.c.status == "suspended", session.c.flow_run_id == _table.c.flow_run_id)
+        return [_form(row) for row in await self._db.read(chosen.where(_table.c.status.in_(("answered", "expired"))))]
 
 
 def _by(row: Row[Any] | None) -> str:
