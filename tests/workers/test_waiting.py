@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from prefect_routines.errors import AnswerRefused
 from prefect_routines.steering.acts import Person, answer, cancel, send
 from prefect_routines.steering.form import uniform_answer
 from prefect_routines.store import Form, SessionRecord, Store
-from prefect_routines.testing import LocalForge, ScriptedClaude, call, say
+from prefect_routines.testing import ScriptedClaude, call, say
 
 from .place import ENDED, Place, wait_for
 
@@ -76,14 +75,9 @@ def on_store(work: Any) -> Any:
     return asyncio.run(do())
 
 
-@pytest.fixture
-def forge(tmp_path: Path) -> Iterator[LocalForge]:
-    yield LocalForge(tmp_path)
-
-
 @pytest.mark.timeout(300)
 def test_a_call_that_asks_suspends_the_run_until_the_form_in_prefect_is_filled_in(place: Place, tmp_path: Path) -> None:
-    """The form has the call as it will be made; a wrong answer is refused; the right one brings a new process, which makes the call once."""
+    """The form has the call as it will be made; a wrong answer is refused; the right one brings a new process, which makes it once."""
     with ScriptedClaude([say(call("tell", room="all", text="Hello")), REPORT]) as claude:
         world = World(place, "asks-prefect", tmp_path, claude)
         run = world.start()
