@@ -65,8 +65,6 @@ async def answer(session: Session, calls: Sequence[Call]) -> None:
         ready: Ready | Asked | ToolResult
         if session.transcript.verdict is not None:
             ready = ToolResult(ENDED, is_error=True, note="not run")
-        elif session.steering.cut is not None:
-            ready = ToolResult(NOT_RUN.format(who=session.steering.cut.person or "a person"), is_error=True, note="interrupted")
         else:
             ready = await outputs.settled(session, call) or prepare(session, call, used)
         if isinstance(ready, Asked):
@@ -196,6 +194,11 @@ def refuse(session: Session, tool: Tool, arguments: dict[str, Any], decision: De
 
 async def together(session: Session, group: Sequence[Ready]) -> None:
     """Make calls side by side: all starts are journaled in one write, each result as it comes."""
+    if (cut := session.steering.cut) is not None:
+        not_run = ToolResult(NOT_RUN.format(who=cut.person or "a person"), is_error=True, note="interrupted")
+        for ready in group:
+            await decline(session, ready.call, not_run)
+        return
     if not group:
         return
     await session.record(*(("tool.start", start(ready)) for ready in group))

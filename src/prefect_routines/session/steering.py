@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PULSE = 0.2  # seconds between two looks
-FRESH = 0.1  # seconds for which a look is good enough before a request
 CUTTING = ("interrupt", "suspend", "cancel")
 INTERRUPTED = "{who} interrupted you. What was under way has been stopped; what is finished is kept. Go on with what is left of the task."
 PREFECT_UI = "somebody in the Prefect UI"
@@ -46,7 +44,6 @@ class Steering:
         self._cutting = asyncio.Event()
         self._news = False
         self._seen = 0
-        self._looked = 0.0
         self.watched = False
         """Whether somebody watches the session's text as it is written."""
 
@@ -86,7 +83,7 @@ class Steering:
 
     async def take(self) -> None:
         """Take what was sent into the journal, in order. A suspension or cancellation is then the session's next step."""
-        if not self._news and time.monotonic() - self._looked > FRESH:
+        if not self._news and not self._session.transcript.open_calls:  # what was sent until now must be in the next request
             await self._look()
         if not self._news:
             return
@@ -117,7 +114,7 @@ class Steering:
     async def _look(self) -> None:
         session = self._session
         pulse = await session.store.pulse(session.id)
-        self._looked, self.watched = time.monotonic(), pulse.watched
+        self.watched = pulse.watched
         if pulse.fence != session.lease.fence:
             session.lease.mark_lost()
         if pulse.act is None or pulse.act <= self._seen:
