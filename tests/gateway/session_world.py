@@ -81,7 +81,7 @@ class Session:
         async def work(store: Store) -> Form:
             given = {"calls": [asked()]} if content is None else dict(content)
             return await store.open_form(
-                self.lease, key=f"turn-{uuid4().hex[:6]}", kind=kind, content=given, flow_run_id=None, seconds=seconds
+                self.lease, f"frm-{uuid4().hex}", key=f"turn-{uuid4().hex[:6]}", kind=kind, content=given, flow_run_id=None, seconds=seconds
             )
 
         form: Form = self.gateway.in_store(work)

@@ -272,11 +272,11 @@ def test_a_person_denies_answers_and_raises(page: Page, world: World) -> None:
 def test_enter_decides_nothing(page: Page, world: World) -> None:
     """A reason is being typed, a choice is being made: no key but those on a button answers."""
     session = world.session("docs-sync", *work())
-    questions = [{"id": "q", "question": "Which?", "choices": ["one", "two"]}]
+    questions = [{"id": "q", "question": "Which?", "choices": ["first", "second"]}]
     form = session.ask(content={"calls": [asked()], "questions": questions})
     sign_in(page, world, path=f"/sessions/{session.id}")
-    page.get_by_label("one").check()
-    page.get_by_label("one").press("Enter")
+    page.get_by_label("first").check()
+    page.get_by_label("first").press("Enter")
     page.get_by_label("Reason").press_sequentially("No")
     page.get_by_label("Reason").press("Enter")
     page.get_by_label("Reason").press("Control+Enter")
@@ -288,7 +288,7 @@ def test_enter_decides_nothing(page: Page, world: World) -> None:
     expect(page.locator("#needs form")).to_have_count(0)
     answer = session.form(form.id).answer
     assert answer is not None
-    assert (answer["decisions"]["toolu_9"]["decision"], answer["replies"]) == ("deny", {"q": "one"})
+    assert (answer["decisions"]["toolu_9"]["decision"], answer["replies"]) == ("deny", {"q": "first"})
 
 
 def test_it_works_without_scripts(browser: Browser, world: World) -> None:

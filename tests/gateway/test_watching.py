@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.session_world import asked
 from prefect_routines.gateway.limits import Busy
 from prefect_routines.gateway.markup import TAGS, data_of, html_of, tag
 from prefect_routines.gateway.stream import LiveText
@@ -101,6 +102,38 @@ def test_pieces_of_a_page_are_text_and_known_tags() -> None:
         tag("script", "x")
     with pytest.raises(ValueError, match="onclick"):
         tag("p", onclick="x")
+
+
+def test_what_people_did_stands_in_the_transcript() -> None:
+    """Who, from where, and what; a message in his own words, without the mark that is there for Claude."""
+    content = {"calls": [asked()], "questions": []}
+    decided = {"decisions": {"toolu_9": {"decision": "approve_all", "reason": "fine", "arguments": {"text": "x"}}}}
+    message = {"content": [{"type": "text", "text": "[Message from ada]\nStop."}], "by": "ada", "via": "cli"}
+    budget = {"kind": "budget", "key": "b", "form": "f", "content": {"reached": "9 of 9 turns", "calls": [], "questions": []}}
+    view = TranscriptView("ses-1")
+    for entry in entries(
+        ("user.message", message),
+        ("form.opened", {"form": "f", "key": "k", "kind": "approval", "content": content}),
+        ("form.answered", {"form": "f", "key": "k", "kind": "approval", "answer": decided, "person": "ada", "via": "page"}),
+        ("form.opened", budget),
+        ("form.answered", {**budget, "answer": {"action": "continue", "raise": {"turns": 20}}, "person": "grace", "via": "api"}),
+        ("session.interrupted", {"person": "ada", "via": "page", "act": 3}),
+        ("session.cancelled", {"person": "ada", "via": "page"}),
+        ("session.of_another_version", {"x": 1}),
+        ("form.answered", {"x": 1}),
+    ):
+        view.apply(entry.seq, entry)
+    shown = [re.sub("<[^>]*>", " ", html_of(item.node)).strip() for item in view.items.values()]
+    assert shown == [
+        "Message from ada (cli)  Stop.",
+        "Asks a person: slack_post: #docs",
+        "ada (page): approve all, with changed arguments (fine)",
+        "Asks a person: used up: 9 of 9 turns",
+        "grace (api): continue; 20 more turns",
+        "Session interrupted by ada (page)",
+        "Session cancelled by ada (page)",
+        "(form.answered: this version cannot show it)",
+    ]
 
 
 def test_browser_and_server_know_the_same_tags() -> None:

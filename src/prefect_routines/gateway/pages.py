@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import html
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
@@ -17,13 +12,15 @@ from starlette.routing import Route
 
 from prefect_routines.errors import RoutinesError, SettingsError, StoreError
 from prefect_routines.gateway import access, fire, session_view
-from prefect_routines.gateway.access import HOURS, Visitor
+from prefect_routines.gateway.access import Visitor
 from prefect_routines.gateway.answers import Refused, answer, answer_to
 from prefect_routines.gateway.form_view import answer_of, form_view
+from prefect_routines.gateway.frame import HEADERS, document, fields_of, static
 from prefect_routines.gateway.list_view import session_list
-from prefect_routines.gateway.markup import Element, Node, data_of, html_of, tag
+from prefect_routines.gateway.markup import Element, Node, data_of, tag
 from prefect_routines.gateway.service import Service
-from prefect_routines.gateway.session_api import answered, body_of, form_of, listed, refusals, resumed, up_to_date, waiting_forms
+from prefect_routines.gateway.session_api import answered, form_of, listed, refusals, resumed, up_to_date, waiting_forms
+from prefect_routines.gateway.signing_in import sign_in, sign_in_page, sign_out
 from prefect_routines.gateway.stream import LiveText, changes, event, streaming
 from prefect_routines.gateway.transcript_view import TranscriptView
 from prefect_routines.gateway.watching import Watched
@@ -35,23 +32,11 @@ from prefect_routines.visible import visible
 MOST_ITEMS = 800
 """Pieces of a transcript on a page at first; the ones before are one click away."""
 _LISTED = 50
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
-HEADERS = {
-    "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-_TYPES = {"session.css": "text/css", "session.js": "text/javascript"}
 
 
 def routes() -> list[Route]:
     """The routes of the pages."""
     return [
-        Route("/", home, methods=["GET"]),
         Route("/sign-in", _page(sign_in), methods=["POST"]),
         Route("/sign-in", _page(sign_in_page), methods=["GET"]),
         Route("/sign-out", _page(sign_out), methods=["POST"]),
@@ -65,64 +50,7 @@ def routes() -> list[Route]:
     ]
 
 
-# the frame
-
-
-def document(service: Service, title: str, *content: Node, who: Visitor | None, status: int = 200, **data: str) -> Response:
-    """A whole page."""
-    top: list[Node] = [tag("a", "Sessions", href="/sessions")]
-    if who is not None:
-        out = tag("form", tag("span", who.person.name), tag("button", "Sign out", type="submit"), method="post", action="/sign-out")
-        top.append(out)
-    attributes = {f"data_{name}": value for name, value in data.items()}
-    body = html_of(tag("header", tag("nav", top))) + html_of(tag("main", content, id="main", **attributes)) + html_of(_told())
-    page = _DOCUMENT % (html.escape(visible(title)), _address("session.css"), _address("session.js"), body)
-    return Response(page, status, HEADERS, "text/html")
-
-
-def _told() -> Element:
-    return tag("p", id="told", role="status", hidden=True)
-
-
-_DOCUMENT = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>%s</title>
-<link rel="stylesheet" href="%s">
-<script src="%s" defer></script>
-</head>
-<body>%s</body>
-</html>
-"""
-
-
-@cache
-def _file(name: str) -> tuple[bytes, str]:
-    content = files("prefect_routines.gateway").joinpath("static", name).read_bytes()
-    return content, hashlib.sha256(content).hexdigest()[:16]
-
-
-def _address(name: str) -> str:
-    return f"/static/{name}?v={_file(name)[1]}"
-
-
-async def static(request: Request) -> Response:
-    """`GET /static/{name}`: our style and our script; for ever, as their address changes with them."""
-    name = request.path_params["name"]
-    if name not in _TYPES:
-        raise Refused(404, "there is no such file")
-    content, version = _file(name)
-    kept = "public, max-age=31536000, immutable" if request.query_params.get("v") == version else "no-cache"
-    return Response(content, 200, {**HEADERS, "Cache-Control": kept}, _TYPES[name])
-
-
-async def home(request: Request) -> Response:
-    """`GET /`."""
-    return RedirectResponse("/sessions", 303)
-
+# who, and what when it goes wrong
 
 Endpoint = Callable[[Service, Request], Awaitable[Response]]
 Work = Callable[[Service, Visitor, Request], Awaitable[Response]]
@@ -141,7 +69,7 @@ def _page(work: Endpoint) -> Callable[[Request], Awaitable[Response]]:
                 return said
             words = "It did not work just now. Try it again." if isinstance(failure, StoreError) else str(failure)
             back = tag("p", tag("a", "Back", href=_back(request)))
-            page = document(service, "Session", tag("h1", "That did not work"), tag("p", words), back, who=None, status=said.status_code)
+            page = document("Session", tag("h1", "That did not work"), tag("p", words), back, who=None, status=said.status_code)
             page.headers.update({name: value for name, value in said.headers.items() if name == "retry-after"})
             return page
 
@@ -181,63 +109,6 @@ async def _sender(service: Service, request: Request) -> Visitor:
     return who
 
 
-# signing in and out
-
-
-async def sign_in_page(service: Service, request: Request, told: str = "", back: str | None = None) -> Response:
-    """Asks for a token. The same for every address: nobody learns here which sessions there are."""
-    if back is None:
-        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    field = tag("input", type="password", name="token", id="token", autocomplete="current-password", required=True, autofocus=True)
-    form = tag(
-        "form",
-        tag("h1", "Sign in"),
-        tag("p", told, class_="flaw", role="alert") if told else None,
-        tag("label", "Token", field),
-        tag("input", type="hidden", name="back", value=_own(back)),
-        tag("div", tag("button", "Sign in", type="submit", class_="main"), class_="buttons"),
-        tag("p", "Make one with ", tag("code", "routines token create --scope steer --scope approve --name YOU"), class_="quiet"),
-        method="post",
-        action="/sign-in",
-        class_="sign-in",
-    )
-    return document(service, "Sign in", form, who=None, status=401, signin="yes")
-
-
-def _own(back: str) -> str:
-    """Where to go after signing in: one of our pages, whatever the address says."""
-    return back if back.startswith("/sessions") and "\\" not in back and len(back) < 2000 and back.isprintable() else "/sessions"
-
-
-async def sign_in(service: Service, request: Request) -> Response:
-    """`POST /sign-in`: the token goes over once; what stays in the browser is a signed cookie that scripts cannot read."""
-    if not access.own_origin(service, request.headers):
-        raise Refused(403, "this was not sent from the sign-in page; open it and try again")
-    service.may_send_much(request)
-    fields = await _fields(service, request)
-    back = _own(fields.get("back", ""))
-    token = await service.store.token_of(fields.get("token", "").strip())
-    if token is None or not token.may("read"):
-        service.failed(request)
-        wrong = "This token is not known, or was revoked." if token is None else "This token starts its routine; it may not see sessions."
-        return await sign_in_page(service, request, wrong, back)
-    await service.in_time(service.store.note_use(token))
-    went = RedirectResponse(back, 303, HEADERS)
-    secure = service.url.startswith("https://")
-    kept = access.cookie(service.page_key, token, time.time())
-    went.set_cookie(access.COOKIE, kept, max_age=HOURS * 3600, path="/", secure=secure, httponly=True, samesite="strict")
-    return went
-
-
-async def sign_out(service: Service, request: Request) -> Response:
-    """`POST /sign-out`."""
-    if not access.own_origin(service, request.headers):
-        raise Refused(403, "this was not sent from one of our pages")
-    went = RedirectResponse("/sessions", 303, HEADERS)
-    went.delete_cookie(access.COOKIE, path="/", secure=service.url.startswith("https://"), httponly=True, samesite="strict")
-    return went
-
-
 # looking
 
 
@@ -260,7 +131,7 @@ async def sessions(service: Service, who: Visitor, request: Request) -> Response
         routines=[] if who.token.deployment else await service.store.routine_names(),
         more=shown[-1].id if len(found) > _LISTED else None,
     )
-    return document(service, "Sessions", *content, who=who)
+    return document("Sessions", *content, who=who)
 
 
 async def session(service: Service, who: Visitor, request: Request) -> Response:
@@ -289,7 +160,7 @@ async def session(service: Service, who: Visitor, request: Request) -> Response:
         parts["controls"],
     ]
     over = "yes" if record.status == "ended" else "no"
-    return document(service, f"{record.routine}: session", *content, who=who, session=record.id, seq=str(view.seq), over=over)
+    return document(f"{record.routine}: session", *content, who=who, session=record.id, seq=str(view.seq), over=over)
 
 
 def _placed(place: str, node: Element) -> Element:
@@ -378,25 +249,13 @@ async def _page_events(service: Service, who: Visitor, watched: Watched, after: 
 # acting
 
 
-async def _fields(service: Service, request: Request) -> dict[str, str]:
-    """The fields of a form.
-
-    Raises:
-        Refused: 422, it is none.
-    """
-    value = await body_of(service, request, text=True)
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise Refused(422, "the form cannot be read")
-    return value
-
-
 async def act(service: Service, request: Request) -> Response:
     """`POST /sessions/{id}/act`: the message box and its buttons."""
     who = await _sender(service, request)
     record = await access.record_for(service, who, request.path_params["session"])
     who.need("steer")
     access.count(service, who)
-    fields = await _fields(service, request)
+    fields = await fields_of(service, request)
     with refusals(record):
         told = await _do(service, who, record, fields.get("do", ""), fields.get("text", ""))
     return _went(request, record, told)
@@ -432,7 +291,7 @@ async def answer_form(service: Service, request: Request) -> Response:
     record = await access.record_for(service, who, request.path_params["session"])
     form = await form_of(service, record, request.path_params["form"])
     with refusals(record):
-        given = answer_of(form, await _fields(service, request))
+        given = answer_of(form, await fields_of(service, request))
     await answered(service, who, record, form.id, given)
     return _went(request, record, "Your answer counts.")
 

@@ -64,10 +64,11 @@ def _doing(record: SessionRecord, transcript: Transcript, waits: bool) -> str:
 def _facts(record: SessionRecord, transcript: Transcript, run_url: str | None) -> list[Node]:
     ended = record.status == "ended"
     dollars = record.dollars if ended else transcript.dollars + transcript.reserved
-    budget: Mapping[str, Any] = record.data.get("budget") or {}
+    given: Mapping[str, Any] = record.data.get("budget") or {}
+    budget = {name: limit + transcript.raised.get(name, 0) for name, limit in given.items() if isinstance(limit, int | float)}
     facts: list[Node] = [
         _fact("cost", f"${dollars:.2f}", f"${budget['dollars']:.2f}" if budget.get("dollars") else None),
-        _fact("turns", str(record.turns if ended else transcript.turns), str(budget["turns"]) if budget.get("turns") else None),
+        _fact("turns", str(record.turns if ended else transcript.turns), f"{budget['turns']:g}" if budget.get("turns") else None),
         _fact("time", _minutes(transcript.seconds), f"{budget['minutes']:g} min" if budget.get("minutes") else None),
     ]
     if model := transcript.config.get("model_name") or transcript.config.get("model"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ SHOWN = 6_000
 """Characters of one text on the page; all of it is one click away."""
 FOLDED = 600
 """Characters of a result that stand there unfolded."""
+_MARK = re.compile(r"\A\[Message from [^\]\n]*\]\n")  # for Claude; the page says it in its own way
 MAIN = ("command", "path", "pattern", "repository", "url", "verdict")
 
 
@@ -93,6 +95,10 @@ class TranscriptView:
                 asked.started, asked.seq = True, seq
                 asked.result = data if entry.kind == "tool.result" else asked.result
                 self._put(asked.item, seq, self._call(asked))
+            case "form.opened":
+                self._put(place, seq, _note(f"Asks a person: {_asked(data)}"))
+            case "form.answered":
+                self._put(place, seq, _note(_answered(data)))
             case "session.verdict":
                 self._put(place, seq, _verdict(data))
             case _:
@@ -102,6 +108,8 @@ class TranscriptView:
     def _said(self, seq: int, data: Mapping[str, Any]) -> Element:
         text = "\n".join(block["text"] for block in data["content"] if block["type"] == "text")
         who = _by(data)
+        if who:
+            text = _MARK.sub("", text)
         head = "Task" if data.get("prompt") else f"Message from {who}" if who else "Note to Claude"
         kind = "said person" if who else "said task" if data.get("prompt") else "said note"
         return tag("article", tag("h3", head), self._text(text, seq, long=1500), class_=kind)
@@ -141,7 +149,7 @@ class TranscriptView:
         title = call_title(block["name"], block["input"])
         head = tag(
             "summary",
-            tag("span", mark, class_="mark", aria_label=spoken),
+            tag("span", mark, class_="mark", role="img", aria_label=spoken),
             tag("span", title, tag("small", one_line(note, 100), class_="what") if note and note not in title else None, class_="title"),
             seconds,
         )
@@ -197,7 +205,7 @@ def _note(line: str) -> Element:
 
 def _by(data: Mapping[str, Any]) -> str:
     """Who did something, and from where, if a person did."""
-    person, via = data.get("person"), data.get("via")
+    person, via = data.get("person") or data.get("by"), data.get("via")
     return one_line(f"{person} ({via})" if via else str(person), 80) if person else ""
 
 
@@ -218,6 +226,29 @@ def _line(kind: str, data: Mapping[str, Any]) -> str | None:
     what = kind.replace(".", " ").replace("_", " ")
     more = next((data[key] for key in ("text", "message", "decision", "action", "reason") if isinstance(data.get(key), str)), "")
     return f"{what[:1].upper()}{what[1:]} by {who}{f': {one_line(more, 300)}' if more else ''}"
+
+
+def _asked(data: Mapping[str, Any]) -> str:
+    """What a form is about."""
+    content = data["content"]
+    if data["kind"] == "budget":
+        return one_line(f"used up: {content['reached']}", 300)
+    titles = [call["title"] for call in content.get("calls", [])] + [one["question"] for one in content.get("questions", [])]
+    return one_line("; ".join(titles), 300) or "what now?"
+
+
+def _answered(data: Mapping[str, Any]) -> str:
+    """What was decided, by whom."""
+    answer = data["answer"]
+    said = []
+    for one in answer.get("decisions", {}).values():
+        reason = f" ({one['reason']})" if one.get("reason") else ""
+        changed = ", with changed arguments" if one.get("arguments") is not None else ""
+        said.append(f"{one['decision'].replace('_', ' ')}{changed}{reason}")
+    said += list(answer.get("replies", {}).values())
+    said += [answer["action"]] if answer.get("action") else []
+    said += [f"{value:g} more {name}" for name, value in answer.get("raise", {}).items()]
+    return one_line(f"{_by(data) or 'Nobody'}: {'; '.join(said) or 'no answer'}", 400)
 
 
 def _middle_out(text: str, room: int = SHOWN) -> str:

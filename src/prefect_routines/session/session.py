@@ -171,7 +171,8 @@ class Session:
         again = bool(self._journal)
         await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again}))
         began = record.started_at or datetime.now(UTC)
-        await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id)
+        budget = {"budget": self.settings.budget.model_dump(mode="json")}
+        await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id, data=budget)
         self.publisher = await self._stack.enter_async_context(Publisher.open(self))
         self.log(f"Session {self.id} goes on where it was" if again else f"Session {self.id}")
         await self.task("Prepare", self._prepare)
