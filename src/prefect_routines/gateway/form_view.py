@@ -46,8 +46,8 @@ def form_view(form: Form, *, refusal: str | None) -> Element:
         parts += _going_on(form.kind)
     else:
         parts.append(_buttons(calls, questions))
-    if calls:  # Enter presses a form's first button; it must not be one that decides something
-        parts.insert(0, tag("button", type="submit", disabled=True, hidden=True))
+    if calls:  # Enter presses a form's first button that is not disabled: one that decides nothing
+        parts.insert(0, tag("button", type="submit", hidden=True))
     action = f"/sessions/{form.session_id}/forms/{form.id}"
     return tag("form", parts, class_="need", method="post", action=action, data_act=True)
 

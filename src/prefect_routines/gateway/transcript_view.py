@@ -66,9 +66,9 @@ class TranscriptView:
 
     def apply(self, seq: int, entry: JournalEntry) -> None:
         """Take one more entry in. One that cannot be shown is left out, never the page."""
-        self.transcript.apply(entry)
         self.seq = seq
         try:
+            self.transcript.apply(entry)
             self._show(seq, entry)
         except (KeyError, TypeError, AttributeError, ValueError):  # written by another version
             self._put(f"e{seq}", seq, _note(f"({entry.kind}: this version cannot show it)"))
