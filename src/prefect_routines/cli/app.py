@@ -24,6 +24,7 @@ from prefect_routines.cli import (
     init,
     mcp,
     pause,
+    resume,
     routines_list,
     run,
     run_now,
@@ -58,6 +59,7 @@ app.command("gateway")(gateway.gateway)
 app.command("deploy")(deploy.deploy)
 app.command("list")(routines_list.list_routines)
 app.command("run-now")(run_now.run_now)
+app.command("resume")(resume.resume)
 app.command("schedule")(schedule.schedule)
 app.command("pause")(pause.pause)
 app.command("unpause")(pause.unpause)
