@@ -13,10 +13,10 @@ from prefect_routines.config import config
 from prefect_routines.routines import Routine
 from prefect_routines.settings import Settings
 from prefect_routines.store import Store
-from prefect_routines.testing import LocalForge, ScriptedClaude, call, say
+from prefect_routines.testing import LocalForge, ScriptedClaude, call, fail, say
 from prefect_routines.testing.forge import ForgeRepository
 
-from .world import REPORT, Ran, found, is_continued
+from .world import NOTHING, REPORT, Ran, found, is_continued
 
 pytestmark = pytest.mark.usefixtures("prefect")
 
@@ -69,3 +69,64 @@ async def test_a_session_goes_on_with_all_that_was_in_its_workspace(docs: ForgeR
     assert ("restored from a snapshot" in told) == elsewhere
     assert [entry.get("by") for entry in second.entries("user.message")] == [None, "ada"]
     assert len(second.transcript.verdicts) == 2
+
+
+async def test_of_two_resumes_one_wins_and_the_other_delivers_nothing(docs: ForgeRepository) -> None:
+    """One that was asked for before another run went on with the session ends at once, also when it comes to its turn later."""
+    with ScriptedClaude([REPORT, REPORT, REPORT]) as claude:
+        first = await go(claude)
+        resume = {"session": await session_of(first), "seen": first.journal[-1].seq}
+        winner = await go(claude, resume={**resume, "message": "Add one thing."})
+        loser = await go(claude, resume={**resume, "message": "Add another thing."})
+        assert loser.state.is_failed()
+        assert f"was resumed by flow run {winner.run.id} in the meantime, and this message was not delivered" in loser.message
+        assert len(claude.requests) == 2
+        third = await go(claude, resume={**resume, "seen": winner.journal[-1].seq, "message": "Add a third thing."})
+    assert third.state.is_completed(), third.message
+    assert [request.text for request in claude.requests] == ["Do the work.", "Add one thing.", "Add a third thing."]
+
+
+async def test_a_session_that_is_being_run_cannot_be_resumed() -> None:
+    """The lease decides; the other run ends in one line and the session is left alone."""
+    with ScriptedClaude([REPORT]) as claude:
+        first = await go(claude)
+        session = await session_of(first)
+        async with await Store.open() as store, store.keep(await store.acquire(session)):
+            refused = await go(claude, resume={"session": session, "message": "Go on."})
+            assert await store.entries(session) == first.journal
+    assert refused.state.is_failed()
+    assert f"session {session} is being run by process" in refused.message
+
+
+@pytest.mark.parametrize(("resume", "said"), [
+    ({"session": "ses-none"}, "there is no such session"),
+    ({"session": "SESSION"}, "is one of work, not of other"),
+])  # fmt: skip
+async def test_only_a_session_of_the_routine_can_be_resumed(resume: dict[str, Any], said: str) -> None:
+    """Another one's has other rules."""
+    with ScriptedClaude([REPORT]) as claude:
+        session = resume["session"].replace("SESSION", await session_of(await go(claude)))
+        refused = await go(claude, name="other", resume={"session": session, "message": "Go on."})
+    assert said in refused.message
+    assert len(claude.requests) == 1
+
+
+async def test_calls_that_were_left_open_are_answered_and_not_made(docs: ForgeRepository) -> None:
+    """A run that failed in the middle of a turn: the follow-up comes before anything else is done."""
+    script = [say(call("bash", command="touch /workspace/first")), fail(400, "odd")]
+    with ScriptedClaude(script) as claude:
+        failed = await go(claude, repositories=[docs.url])
+    session = await session_of(failed)
+    assert failed.state.is_failed()
+    assert failed.transcript.verdict is None
+    asked = {"content": [{"type": "tool_use", "id": f"toolu_{n}", "name": "bash", "input": {"command": f"touch {n}"}} for n in "12"]}
+    reply = {"turn": 2, "stop_reason": "tool_use", "dollars": 0.0, "tokens": {}, "model": "claude-opus-5-5", "id": "msg_1", **asked}
+    async with await Store.open() as store, store.keep(await store.acquire(session)) as lease:  # as a killed process leaves it
+        await store.append(lease, [("agent.message", reply), ("tool.start", {"id": "toolu_1", "name": "bash", "rule": None})])
+    with ScriptedClaude([NOTHING] * 3, strict=False) as claude:
+        resumed = await go(claude, repositories=[docs.url], resume={"session": session, "message": "Stop, please."})
+    [request] = claude.requests
+    assert [result.text.split(":")[0] for result in request.results] == ["Interrupted", "Not run"]
+    assert request.text == "Stop, please."
+    assert resumed.state.is_completed(), resumed.message
+    assert not (config().workspaces / session / "workspace" / "2").exists()

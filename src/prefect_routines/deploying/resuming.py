@@ -142,11 +142,8 @@ def resumed_parameters(former: Mapping[str, Any] | None, wanted: dict[str, Any],
 
 def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The overrides with changes to them, group by group."""
-    inner = {
-        name: _over(base[name], value)
-        for name, value in changes.items()
-        if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
-    }
+    both = [name for name, value in changes.items() if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)]
+    inner = {name: _over(base[name], changes[name]) for name in both}
     return {**base, **changes, **inner}
 
 
