@@ -32,6 +32,7 @@ from prefect_routines.cli import (
     schedule,
     sessions,
     show,
+    teleport,
     token,
     up,
 )
@@ -60,6 +61,7 @@ app.command("deploy")(deploy.deploy)
 app.command("list")(routines_list.list_routines)
 app.command("run-now")(run_now.run_now)
 app.command("resume")(resume.resume)
+app.command("teleport")(teleport.teleport)
 app.command("schedule")(schedule.schedule)
 app.command("pause")(pause.pause)
 app.command("unpause")(pause.unpause)
