@@ -45,12 +45,15 @@ def lay_out(archive: BinaryIO, directory: Path) -> tuple[list[tuple[Path, str]],
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             members = _members(tar)
             repositories = _repositories(parts for _, parts in members if parts is not None)
+            left_out += [f"{'/'.join(place) or '.'}: a bare git repository" for place in sorted(repositories)]
             for member, parts in members:
-                why = _unwanted(parts, repositories)
+                if parts is not None and any(parts[:depth] in repositories for depth in range(len(parts) + 1)):
+                    continue
+                why = _unwanted(parts)
                 if why is None and parts:
                     why = _write(tar, member, directory.joinpath(*parts), directory, links)
                 if why is not None:
-                    left_out.append(f"{member.name}: {why}")
+                    left_out.append(f"{member.name.removeprefix('./')}: {why}")
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         raise BadArchive(f"the workspace could not be read: {error}") from error
     return links, left_out
@@ -63,7 +66,7 @@ def make_links(links: Iterable[tuple[Path, str]], directory: Path) -> list[str]:
         inside = _resolved(path.relative_to(directory).parts[:-1], target)
         through = any(parent.is_symlink() for parent in path.parents if parent != directory and directory in parent.parents)
         if through or inside is None or any(folded(part) in _GIT for part in inside):
-            left_out.append(f"{path.relative_to(directory)}: a link that leads out of the folder or into git's own")
+            left_out.append(f"{path.relative_to(directory)}: a link that leads out of the folder, or to what git keeps there")
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,15 +101,10 @@ def _repositories(paths: Iterable[Parts]) -> set[Parts]:
     return {place for place, inside in names.items() if "head" in inside and ("commondir" in inside or {"objects", "refs"} <= inside)}
 
 
-def _unwanted(parts: Parts | None, repositories: set[Parts]) -> str | None:
+def _unwanted(parts: Parts | None) -> str | None:
     if parts is None:
         return "its path leads out of the workspace"
-    if any(folded(part) in _GIT for part in parts):
-        return "git's own"
-    for depth in range(len(parts) + 1):
-        if parts[:depth] in repositories:
-            return "part of a bare git repository" if parts[depth:] else None
-    return None
+    return "git's own" if any(folded(part) in _GIT for part in parts) else None
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, directory: Path, links: list[tuple[Path, str]]) -> str | None:
