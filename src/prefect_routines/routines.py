@@ -13,7 +13,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
-from prefect_routines.errors import RoutinesError, SettingsError
+from prefect_routines.errors import RoutinesError, SessionCancelled, SettingsError
 from prefect_routines.events import Event
 from prefect_routines.session.beginning import begin, settle
 from prefect_routines.session.continuing import look_up
@@ -77,6 +77,8 @@ class Routine(Flow[P, Outcome], Generic[P]):
         try:
             settings = merge(self.settings, override)
             done = await (self._resume(settings, settings.resume) if settings.resume is not None else self._begin(settings, arguments))
+        except SessionCancelled as error:
+            return Cancelled(message=visible(str(error)))
         except RoutinesError as error:
             return self._failed(visible(f"failed: {error}"), error)
         if not isinstance(done, Outcome):

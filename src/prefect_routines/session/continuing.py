@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from prefect_routines.errors import SettingsError
+from prefect_routines.errors import AnswerRefused, SettingsError
 from prefect_routines.events import Event
 from prefect_routines.session import outputs
 from prefect_routines.session.calls import decline
 from prefect_routines.session.forking import fork
 from prefect_routines.session.inbound import load_event
 from prefect_routines.session.outputs import UNKNOWN_OUTCOME
+from prefect_routines.session.steering import CUTTING
 from prefect_routines.settings import Resume
 from prefect_routines.store import Entry, Lease, SessionRecord, Store
 from prefect_routines.tools.tool import ToolResult
@@ -105,10 +107,20 @@ def check_turn(session_id: str, entries: Sequence[Entry], flow_run: str, resume:
             )
 
 
-async def settle_open_calls(session: Session) -> None:
-    """Answer the calls that an ended run has left open, without making them: what is wanted now, the follow-up says."""
+async def settle_former_run(session: Session) -> list[int]:
+    """Bring to an end what an ended run has left open: its calls are answered without being made, its forms are withdrawn.
+
+    Returns:
+        What people sent to that run and it did not hear: a wish to stop it is not one to stop this one.
+    """
     for call in session.transcript.open_calls:
         answer = await outputs.settled(session, call) or await outputs.unsettled(session, call)
         if answer is None and call.started:
             answer = ToolResult(UNKNOWN_OUTCOME, is_error=True, note="interrupted")
         await decline(session, call, answer or ToolResult(NOT_RUN, is_error=True, note="not run"))
+    if session.settings.resume is None:
+        return []
+    for form in await session.store.forms(session_id=session.id, status="open"):
+        with contextlib.suppress(AnswerRefused):  # somebody was quicker: nobody waits for that answer any more
+            await session.store.close_form(form.id, "withdrawn", None, person=session.settings.resume.by)
+    return [act.id for act in await session.store.acts(session.id) if act.kind in CUTTING]
