@@ -9,13 +9,13 @@ import html
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect_routines.session.budget import raised
 from prefect_routines.session.transcript import JournalEntry, Transcript
 from prefect_routines.settings import Settings
-from prefect_routines.steering.form import subject
+from prefect_routines.steering.form import said, subject
 from prefect_routines.verdict import Outcome
 from prefect_routines.visible import one_line, visible
 
@@ -32,7 +32,7 @@ WHOLE = 400_000  # characters of an artifact
 
 def plain(text: str) -> str:
     """Text as markdown that shows exactly it."""
-    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~>-])", r"\\\1", html.escape(visible(text), quote=False))
+    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~>=-])", r"\\\1", html.escape(visible(text), quote=False))
     return re.sub(r"(?<=[a-zA-Z]):(?=//)|(?<=www)\.|@", lambda found: f"&#{ord(found[0])};", escaped)  # nor do addresses become links
 
 
@@ -146,20 +146,15 @@ def _entry(entry: JournalEntry, names: dict[str, str]) -> list[str]:
 def _aside(kind: str, data: dict[str, Any]) -> str:
     """What happened beside the conversation, in a line."""
     who = plain(data.get("person") or "somebody")
-    match kind:
-        case "turn.failed":
-            return f"Turn {data['turn']}, attempt {data['attempt']}: {plain(data['error'])}"
-        case "turn.interrupted":
-            return f"{who} interrupted turn {data['turn']}"
-        case "session.compacted":
-            return "The conversation up to here was summarised to make room."
-        case "form.opened":
-            return f"Waits for a person: {plain(subject(data['kind'], data['content']))}"
-        case "form.answered":
-            return f"{who} answered: {plain(said(data['answer']))}"
-        case "session.cancelled":
-            return f"Cancelled by {who}"
-    return ""
+    tell: dict[str, Callable[[], str]] = {
+        "turn.failed": lambda: f"Turn {data['turn']}, attempt {data['attempt']}: {plain(data['error'])}",
+        "turn.interrupted": lambda: f"{who} interrupted turn {data['turn']}",
+        "session.compacted": lambda: "The conversation up to here was summarised to make room.",
+        "form.opened": lambda: f"Waits for a person: {plain(subject(data['kind'], data['content']))}",
+        "form.answered": lambda: f"{who} answered: {plain(said(data['answer']))}",
+        "session.cancelled": lambda: f"Cancelled by {who}",
+    }
+    return tell[kind]() if kind in tell else ""
 
 
 def result_text(content: Any) -> str:
