@@ -170,7 +170,14 @@ def test_messages_to_a_session_that_is_over_are_refused(world: World) -> None:
         refused = world.post(f"/v1/sessions/{session.id}/{path}", token, body)
         assert refused.status == 409
         assert f"routines resume {session.id}" in refused.why
-    assert world.post(f"/v1/sessions/{session.id}/resume", token, {"text": "Go on"}).status == 501
+    refused = world.post(f"/v1/sessions/{session.id}/resume", token, {"text": "Go on"})
+    assert refused.status == 409
+    assert "was not started by a deployment" in refused.why
+    at_work = world.session()
+    refused = world.post(f"/v1/sessions/{at_work.id}/resume", token, {"text": "Go on"})
+    assert refused.status == 409
+    for wrong in ({}, {"text": " "}, {"text": "x" * 100_001}, {"text": "x", "at": 0}):
+        assert world.post(f"/v1/sessions/{session.id}/resume", token, wrong).status == 422
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from prefect_routines.cli import (
     init,
     mcp,
     pause,
+    resume,
     routines_list,
     run,
     run_now,
@@ -31,6 +32,7 @@ from prefect_routines.cli import (
     schedule,
     sessions,
     show,
+    teleport,
     token,
     up,
 )
@@ -58,6 +60,8 @@ app.command("gateway")(gateway.gateway)
 app.command("deploy")(deploy.deploy)
 app.command("list")(routines_list.list_routines)
 app.command("run-now")(run_now.run_now)
+app.command("resume")(resume.resume)
+app.command("teleport")(teleport.teleport)
 app.command("schedule")(schedule.schedule)
 app.command("pause")(pause.pause)
 app.command("unpause")(pause.unpause)

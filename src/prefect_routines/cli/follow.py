@@ -18,10 +18,11 @@ INTERVAL = 0.15
 
 
 class News(NamedTuple):
-    """One new entry of one session."""
+    """One new entry of one session; `earlier`: written by a run before the one that is followed."""
 
     session: SessionRecord
     entry: Entry
+    earlier: bool = False
 
 
 class Follower:
@@ -42,6 +43,7 @@ class Follower:
     def __init__(self, store: Store, flow_run_id: str) -> None:
         self._store, self._flow_run_id = store, flow_run_id
         self._seen: dict[str, int] = {}
+        self._mine: set[str] = set()
 
     async def news(self) -> list[News]:
         """All entries since the last call, session after session."""
@@ -50,7 +52,12 @@ class Follower:
             entries = await self._store.entries(session.id, after=self._seen.get(session.id, 0))
             if entries:
                 self._seen[session.id] = entries[-1].seq
-            found += [News(session, entry) for entry in entries]
+            begun = session.id in self._mine
+            for entry in entries:
+                begun = begun or (entry.kind == "session.status_running" and entry.data.get("flow_run") == self._flow_run_id)
+                found.append(News(session, entry, not begun))
+            if begun:
+                self._mine.add(session.id)
         return found
 
 

@@ -44,6 +44,13 @@ def entry_lines(entry: Entry, transcript: Transcript) -> Iterator[Text]:
     match entry.kind:
         case "session.status_running" if data.get("again"):
             yield text((f"{INDENT}goes on where it was", "dim"))
+        case "session.forked":
+            spent = f"${data['dollars']:.4f} were spent there"
+            yield text((f"{INDENT}forked from {data['from']} at entry {data['at']} · {spent}", "dim"))
+        case "workspace.not_kept":
+            yield text((f"{INDENT}no snapshot of the workspace: {one_line(data['reason'], 200)}", "yellow"))
+        case "workspace.ready" if data.get("restored"):
+            yield text((f"{INDENT}the workspace was restored from a snapshot", "dim"))
         case "workspace.ready":
             for repository in data["repositories"]:
                 yield text((f"{INDENT}cloned {repository['name']} ({repository['branch']} @ {repository['base_sha'][:12]})", "dim"))
@@ -140,13 +147,15 @@ class Progress:
 
     def show(self, news: News) -> None:
         """Print what an entry is worth."""
-        session, entry = news
+        session, entry, earlier = news
         if session.id not in self.transcripts:
             self.transcripts[session.id] = Transcript()
             name = f" {session.name}" if session.name != "main" else ""
             self._print(text(("Session", "bold"), f"{name} {session.id}"))
         transcript = self.transcripts[session.id]
         transcript.apply(entry)
+        if earlier:
+            return
         self._note(session.id, entry, transcript)
         prefix = f"{session.name} " if len(self.transcripts) > 1 else ""
         for line in entry_lines(entry, transcript):

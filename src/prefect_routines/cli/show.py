@@ -104,7 +104,8 @@ def _conversation(entries: list[Entry], full: bool) -> Iterator[Text]:
         data = entry.data
         if entry.kind == "user.message":
             yield text()
-            yield text(("Task" if data.get("prompt") else "Note", "bold"))
+            heading = ("Task" if data["prompt"] == 1 else "Follow-up") if data.get("prompt") else "Note"
+            yield text((heading, "bold"), f" by {data['by']}" if data.get("by") else "")
             yield from _body("\n".join(block["text"] for block in data["content"] if block["type"] == "text"), full, "")
         elif entry.kind == "agent.message":
             yield text()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -20,11 +21,13 @@ from prefect_routines.gateway.list_view import session_list
 from prefect_routines.gateway.markup import Element, Node, data_of, tag
 from prefect_routines.gateway.service import Service
 from prefect_routines.gateway.session_api import answered, form_of, listed, refusals, resumed, up_to_date, waiting_forms
+from prefect_routines.gateway.session_models import ResumeRequest
 from prefect_routines.gateway.signing_in import sign_in, sign_in_page, sign_out
 from prefect_routines.gateway.stream import LiveText, changes, event, streaming
 from prefect_routines.gateway.transcript_view import TranscriptView
 from prefect_routines.gateway.watching import Watched
 from prefect_routines.session.page import result_text
+from prefect_routines.settings import first_problem
 from prefect_routines.steering import acts
 from prefect_routines.store import Act, Form, SessionRecord
 from prefect_routines.visible import visible
@@ -186,7 +189,7 @@ async def _parts(
         "needs": session_view.needs(form_view(form, refusal=refusal(who, form)) for form in open_forms),
         "results": session_view.results(view.transcript),
         "pending": session_view.pending(record, waiting),
-        "controls": session_view.controls(record, may_steer=may_steer, may_resume=service.resume is not None),
+        "controls": session_view.controls(record, may_steer=may_steer),
     }
 
 
@@ -280,7 +283,11 @@ async def _do(service: Service, who: Visitor, record: SessionRecord, what: str, 
             done = await service.in_time(acts.cancel(store, record, person))
             return "The session is being stopped." if done == "asked" else "The session is cancelled."
         case "resume":
-            await resumed(service, who, record, text)
+            try:
+                wanted = ResumeRequest(text=text)
+            except ValidationError as error:
+                raise Refused(422, first_problem(error)) from None
+            await resumed(service, who, record, wanted)
             return "The session goes on."
     raise Refused(422, "there is no such button")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,16 +12,13 @@ from starlette.requests import Request
 
 from prefect_routines.gateway.limits import Busy, Limits, Rates, Room, TooMany
 from prefect_routines.gateway.watching import Watching
-from prefect_routines.steering.acts import Person
-from prefect_routines.store import Delivery, Dispatch, SessionRecord, Store
+from prefect_routines.store import Delivery, Dispatch, Store
 
 if TYPE_CHECKING:
     from prefect_routines.gateway.fire import Deployments
     from prefect_routines.gateway.sources import Sources
 
 T = TypeVar("T")
-Resume = Callable[[Store, SessionRecord, str, Person], Awaitable[str | None]]
-"""Goes on with a session, and tells the flow run that does, if there is one already."""
 _TOGETHER = 50  # deliveries in one transaction
 
 
@@ -82,7 +79,6 @@ class Service:
         url: Address under which senders reach it.
         ui_url: Address of Prefect's UI.
         page_key: With which the cookies of the session page are signed.
-        resume: Goes on with a session that has ended; None: this gateway cannot.
     """
 
     store: Store
@@ -93,7 +89,6 @@ class Service:
     url: str = "http://127.0.0.1:4280"
     ui_url: str | None = None
     page_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
-    resume: Resume | None = None
     rates: Rates = field(default_factory=Rates)
     large: Room = field(init=False)
     watching: Watching = field(init=False)

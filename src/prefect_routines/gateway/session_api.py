@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from prefect_routines.errors import AnswerRefused, SettingsError
+from prefect_routines.errors import AnswerRefused, RoutinesError, SettingsError, StoreError
 from prefect_routines.gateway.access import Visitor, count, record_for, visitor
 from prefect_routines.gateway.answers import Refused, answer
 from prefect_routines.gateway.body import parse
-from prefect_routines.gateway.limits import SMALL, reading
+from prefect_routines.gateway.limits import SMALL, Busy, reading
 from prefect_routines.gateway.openapi import document
 from prefect_routines.gateway.service import Service
 from prefect_routines.gateway.session_models import Message, ResumeRequest, entry_out, form_out, session_out
@@ -244,24 +244,30 @@ async def cancel(service: Service, who: Visitor, record: SessionRecord, request:
 async def resume(service: Service, who: Visitor, record: SessionRecord, request: Request) -> Response:
     """`POST /v1/sessions/{id}/resume`."""
     given = await _read(service, request, ResumeRequest)
-    flow_run_id = await resumed(service, who, record, given.text)
-    return answer({"type": "resume", "session_id": record.id, "flow_run_id": flow_run_id}, 202)
+    flow_run_id = await resumed(service, who, record, given)
+    run = service.run_url(flow_run_id)
+    return answer({"type": "resume", "session_id": record.id, "flow_run_id": flow_run_id, "flow_run_url": run}, 202)
 
 
-async def resumed(service: Service, who: Visitor, record: SessionRecord, text: str) -> str | None:
-    """Go on with a session.
+async def resumed(service: Service, who: Visitor, record: SessionRecord, given: ResumeRequest) -> str:
+    """Go on with a session; the flow run that does.
 
     Raises:
-        Refused: 501, this gateway cannot.
-        SettingsError: It is at work, or the text is no message.
+        Refused: 409, it is at work, or somebody was first; 503, Prefect is away.
     """
-    if service.resume is None:
-        raise Refused(501, f'this gateway cannot resume sessions; use: routines resume {record.id} "..."')
-    return await service.in_time(_awaited(service.resume(service.store, record, text, who.person)))
+    from prefect_routines.deploying.resuming import resume as start
 
-
-async def _awaited(work: Awaitable[str | None]) -> str | None:
-    return await work
+    asked = start(service.store, record.id, given.text, by=who.person.name, fork=given.fork, at=given.at)
+    try:
+        return await service.in_time(asked)
+    except StoreError:
+        raise
+    except Busy:
+        raise Refused(503, "Prefect takes long to answer; look whether the session goes on before you try it again") from None
+    except RoutinesError as error:
+        raise Refused(409, str(error)) from None
+    except Exception as error:  # whatever keeps Prefect from answering
+        raise Refused(503, f"Prefect cannot be asked for a run just now ({type(error).__name__}); try it again", retry_after=5) from None
 
 
 async def answer_form(request: Request) -> Response:

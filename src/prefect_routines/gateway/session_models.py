@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prefect_routines.steering.form import LONGEST
 from prefect_routines.store import Entry, Form, FormKind, FormStatus, SessionRecord, SessionState
 from prefect_routines.verdict import Verdict
 
@@ -25,7 +26,9 @@ class Message(_In):
 class ResumeRequest(_In):
     """Go on with a session that has ended."""
 
-    text: str = Field(min_length=1, description="What Claude shall do now. At most 100,000 characters.")
+    text: str = Field(min_length=1, max_length=LONGEST, pattern=r"\S", description="What Claude shall do now.")
+    fork: bool = Field(default=False, description="Begin a new session with a copy of the conversation.")
+    at: int | None = Field(default=None, ge=1, description="With `fork`: the entry up to which it is copied.")
 
 
 class SessionOut(BaseModel):
@@ -119,7 +122,8 @@ class Resumed(BaseModel):
 
     type: Literal["resume"] = "resume"
     session_id: str
-    flow_run_id: str | None
+    flow_run_id: str
+    flow_run_url: str | None
 
 
 class Problem(BaseModel):

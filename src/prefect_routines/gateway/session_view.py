@@ -156,10 +156,10 @@ def _sent(act: Act) -> str:
             return act.kind
 
 
-def controls(record: SessionRecord, *, may_steer: bool, may_resume: bool) -> Element:
+def controls(record: SessionRecord, *, may_steer: bool) -> Element:
     """The box for messages, and the buttons."""
     over = record.status == "ended"
-    if not may_steer or (over and not may_resume):
+    if not may_steer or (over and record.deployment_id is None):  # nobody but a deployment could run it
         return tag("footer", id="controls", hidden=True)
     words = "What shall Claude do now?" if over else "Message to Claude"
     area = tag("textarea", name="text", id="text", rows="2", maxlength="100000", placeholder=words, aria_label=words)

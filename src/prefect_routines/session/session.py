@@ -23,6 +23,8 @@ from prefect_routines.redaction import Redactor
 from prefect_routines.session import outputs, pricing, waiting
 from prefect_routines.session.arrivals import event_text
 from prefect_routines.session.claude import Reply
+from prefect_routines.session.continuing import journal, settle_former_run
+from prefect_routines.session.keeping import keep_workspace
 from prefect_routines.session.loop import converse
 from prefect_routines.session.page import plain
 from prefect_routines.session.preparation import constants, prepare
@@ -86,6 +88,7 @@ class Session:
             self._check_rules()
         self._routine, self._wanted_id = routine, session_id
         self._runs = 0
+        self._ended_by: type[BaseException] | None = None
         self._replied = False
         self._began = time.monotonic()
         self.outputs_used: dict[str, int] = {}
@@ -123,6 +126,7 @@ class Session:
         form, pause_key = None, ""
         if isinstance(error, Suspend) or (isinstance(error, Pause) and not hasattr(error, "of_session")):
             form, pause_key = await self._before_suspension(error)
+        self._ended_by = kind
         try:
             await self._stack.aclose()
         finally:
@@ -163,19 +167,26 @@ class Session:
         self.id, self.routine = record.id, routine
         self.lease = await self._acquire(record)
         await self._stack.enter_async_context(self.store.keep(self.lease))
-        self._journal = list(await self.store.entries(self.id))
+        resume = self.settings.resume
+        self._journal, forked = await journal(self.store, self.lease, self.flow_run.id, resume)
         self.transcript = Transcript.of(self._journal)
         for output in await self.store.outputs(self.id):
             if output.rule is not None and output.status != "failed":
                 self.outputs_used[output.rule] = self.outputs_used.get(output.rule, 0) + 1
         again = bool(self._journal)
-        await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again}))
+        started_by = {"event": self.event.model_dump(mode="json")} if self.event and not again else {}
+        await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again, **started_by}))
         began = record.started_at or datetime.now(UTC)
         budget = {"budget": self.settings.budget.model_dump(mode="json")}
         await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id, data=budget)
+        if resume is not None:
+            await self.store.update_session(self.lease, verdict=None, summary=None, ended_at=None, data={CANCELLED: False})
         self.publisher = await self._stack.enter_async_context(Publisher.open(self))
         self.log(f"Session {self.id} goes on where it was" if again else f"Session {self.id}")
+        if forked is not None:
+            self.log(forked)
         await self.task("Prepare", self._prepare)
+        self._stack.push_async_callback(lambda: keep_workspace(self, self._ended_by))
         await self._stack.enter_async_context(self.steering.listen())
         self._began = time.monotonic()  # a long setup must not use up the time in which a busy service is asked again
         self._stack.push_async_callback(self._idle)
@@ -253,15 +264,17 @@ class Session:
             raise SettingsError(f"the prompt of {self.routine} is empty; its function must return the text of the task")
         self._runs += 1
         self.prompt = storable(prompt)
-        if len(self.transcript.verdicts) >= self._runs:  # an earlier process got this far
+        number = self.transcript.prompts_before.get(self.flow_run.id, 0) + self._runs  # those of earlier runs are theirs
+        if known := self.transcript.verdict_of.get(number):  # an earlier process got this far
             self.flow_run.not_again(self.name)
-            known = self.transcript.verdicts[self._runs - 1]
             outcome = Outcome.of(self.id, self.transcript, known)
             if known is self.transcript.verdict:  # it may have died before it told anybody
                 await self._tell(outcome)
             return outcome
-        if self.transcript.prompts < self._runs:
-            await self.record(("user.message", {"prompt": self._runs, "content": [{"type": "text", "text": self.prompt}]}))
+        if self.transcript.prompts < number:
+            acts = await settle_former_run(self)
+            by = {"by": self.settings.resume.by} if self.settings.resume else {}
+            await self.record(("user.message", {"prompt": number, **by, "content": [{"type": "text", "text": self.prompt}]}), acts=acts)
         await self._unless_lease_is_lost(converse(self))
         outcome = Outcome.of(self.id, self.transcript)
         await self._tell(outcome)
