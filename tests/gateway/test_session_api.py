@@ -163,8 +163,8 @@ def test_cancelling(world: World) -> None:
 
 
 def test_messages_to_a_session_that_is_over_are_refused(world: World) -> None:
-    """With what to do instead."""
-    token, session = world.token("steer"), world.session()
+    """With what to do instead; who resumes while Prefect is away is told to come back."""
+    token, session = world.token("steer"), world.session("docs-sync", *ready(), *CONVERSATION)
     session.end()
     for path, body in (("messages", {"text": "x"}), ("interrupt", None), ("suspend", None), ("cancel", None)):
         refused = world.post(f"/v1/sessions/{session.id}/{path}", token, body)
@@ -173,7 +173,12 @@ def test_messages_to_a_session_that_is_over_are_refused(world: World) -> None:
     refused = world.post(f"/v1/sessions/{session.id}/resume", token, {"text": "Go on"})
     assert refused.status == 409
     assert "was not started by a deployment" in refused.why
-    at_work = world.session()
+    deployed = world.session("docs-sync", *ready(), *CONVERSATION, deployment="d-1")
+    deployed.end()
+    refused = world.post(f"/v1/sessions/{deployed.id}/resume", token, {"text": "Go on"})
+    assert refused.status == 503
+    assert "Prefect" in refused.why
+    at_work = world.session("docs-sync", *ready(), *CONVERSATION)
     refused = world.post(f"/v1/sessions/{at_work.id}/resume", token, {"text": "Go on"})
     assert refused.status == 409
     for wrong in ({}, {"text": " "}, {"text": "x" * 100_001}, {"text": "x", "at": 0}):

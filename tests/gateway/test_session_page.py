@@ -338,7 +338,7 @@ def test_long_texts_are_there_as_a_whole(page: Page, world: World) -> None:
 
 def test_a_finished_session_shows_what_came_of_it(page: Page, world: World) -> None:
     """Verdict and summary on top, then the diff and what was sent, then how it came about."""
-    session = world.session("docs-sync", *work(), pushed())
+    session = world.session("docs-sync", *work(), pushed(), deployment="d-1")
     write = {
         "tool": "github_open_pull_request",
         "target": "acme/docs",
@@ -358,6 +358,7 @@ def test_a_finished_session_shows_what_came_of_it(page: Page, world: World) -> N
     expect(page.locator(".diff .added")).to_have_text("+Use `sdk.open(host, timeout=10)` to begin.\n")
     page.locator("#results summary").last.click()
     expect(page.get_by_role("link", name="https://github.com/acme/docs/pull/7")).to_be_visible()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
     shot(page, "finished")
 
 
