@@ -125,7 +125,8 @@ async def attempts(session: Session, number: int, request: dict[str, Any]) -> Re
             spend=[session.spend(number, model, reserved, guess, began=True)],
         )
         try:
-            return await session.claude.sample(request)
+            session.live.begin(number)
+            return await session.claude.sample(request, session.live.feed)
         except (Transient, ModelError) as error:
             tokens = error.tokens if isinstance(error, Transient) else None
             paid = session.price(model, tokens) if tokens else 0.0
@@ -142,6 +143,8 @@ async def attempts(session: Session, number: int, request: dict[str, Any]) -> Re
             if not await wait_before_retry(attempt, error.retry_after, allowed):
                 said = f", and asks to wait {error.retry_after:g} s" if error.retry_after else ""
                 raise ModelError(f"no reply from Claude after {attempt} attempts: {error.reason}{said}; retry the run later") from None
+        finally:
+            session.live.end()
 
 
 async def compact(session: Session) -> None:

@@ -21,6 +21,7 @@ from prefect_routines.redaction import Redactor
 from prefect_routines.session import outputs, pricing
 from prefect_routines.session.arrivals import event_text
 from prefect_routines.session.claude import Reply
+from prefect_routines.session.live import LiveText
 from prefect_routines.session.loop import converse
 from prefect_routines.session.page import plain
 from prefect_routines.session.preparation import constants, prepare
@@ -121,6 +122,8 @@ class Session:
         self.id, self.routine = record.id, routine
         self.lease = await self.store.acquire(self.id)
         await self._stack.enter_async_context(self.store.keep(self.lease))
+        self.live = LiveText(self.store, self.lease, lambda: self.redactor)
+        self._stack.push_async_callback(self.live.close)
         self._journal = list(await self.store.entries(self.id))
         self.transcript = Transcript.of(self._journal)
         for output in await self.store.outputs(self.id):
