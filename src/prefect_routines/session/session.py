@@ -130,7 +130,8 @@ class Session:
             if output.rule is not None and output.status != "failed":
                 self.outputs_used[output.rule] = self.outputs_used.get(output.rule, 0) + 1
         again = bool(self._journal)
-        await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again}))
+        budget = self.settings.budget.model_dump(mode="json", exclude_none=True)
+        await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again, "budget": budget}))
         began = record.started_at or datetime.now(UTC)
         await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id)
         self.publisher = await self._stack.enter_async_context(Publisher.open(self))
