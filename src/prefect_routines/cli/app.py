@@ -25,6 +25,7 @@ from prefect_routines.cli import (
     init,
     mcp,
     pause,
+    prune,
     routines_list,
     run,
     run_now,
@@ -73,6 +74,7 @@ app.command("schedule")(schedule.schedule)
 app.command("pause")(pause.pause)
 app.command("unpause")(pause.unpause)
 app.command("sandbox")(sandbox.sandbox)
+app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from prefect_routines.cli.deciding import Draft
 from prefect_routines.cli.editing import LineEditor
-from prefect_routines.cli.follow import INTERVAL, Follower
+from prefect_routines.cli.follow import INTERVAL, Follower, Watch
 from prefect_routines.cli.terminal import text
 from prefect_routines.errors import RoutinesError
 from prefect_routines.visible import one_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prefect_routines.cli.progress import Progress
     from prefect_routines.cli.view import View
     from prefect_routines.steering.acts import Person
     from prefect_routines.store import SessionRecord, Store
@@ -33,7 +37,6 @@ class Attached:
         view: Shows it.
         person: In whose name is sent what is typed.
         typing: Whether somebody can type.
-        on_cancel: What Ctrl-C and then `c` does. Without it Ctrl-C is somebody else's business.
     """
 
     def __init__(self, store: Store, follower: Follower, view: View, person: Person, *, typing: bool) -> None:
@@ -42,7 +45,7 @@ class Attached:
         self._lines: list[str] = []
         self._keys: list[str] = []
         self._asking = False
-        self._awake = asyncio.Event()
+        self._awake, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self._drafts: dict[str, Draft] = {}
         self.detached = False
         """Whether the person wants to see no more."""
@@ -79,6 +82,10 @@ class Attached:
         except TimeoutError:
             return
         self._awake.clear()
+
+    def wake(self) -> None:
+        """Look at once; from any thread."""
+        self._loop.call_soon_threadsafe(self._awake.set)
 
     # what is typed
 
@@ -189,3 +196,50 @@ class Attached:
 
     def _say(self, what: str) -> None:
         self._view.screen.print(text((f"  ▸ {what}", "dim")))
+
+
+class AttachedWatch(Watch):
+    """Follows a flow run on a terminal while the block runs: what is typed goes to its sessions.
+
+    Args:
+        flow_run_id: The run.
+        view: Shows it.
+
+    Example:
+        ```python
+        with View(console()) as view, AttachedWatch(flow_run_id, view):
+            run_flow(flow, flow_run=run)
+        ```
+    """
+
+    def __init__(self, flow_run_id: str, view: View) -> None:
+        from prefect_routines.cli.keyboard import Keyboard
+
+        super().__init__(flow_run_id, view.show, view.tick)
+        self._view, self._typing = view, Keyboard.there()
+        self._attached: Attached | None = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        if self._attached is not None:
+            with suppress(RuntimeError):  # its loop has ended
+                self._attached.wake()
+        super().__exit__(kind, error, trace)
+
+    async def _show(self, store: Store, follower: Follower) -> None:
+        from prefect_routines.cli.session_name import person
+
+        self._attached = Attached(store, follower, self._view, person(), typing=self._typing)
+        await self._attached.follow(lambda _: self._stop.is_set())
+
+
+def watching(flow_run_id: str, out: Console) -> tuple[Progress, Watch]:
+    """What shows a run as it goes, and what follows it: on a terminal Claude's text as it is written, and the keyboard."""
+    from prefect_routines.cli.progress import Progress
+    from prefect_routines.cli.view import View
+
+    if out.is_terminal:
+        view = View(out)
+        return view, AttachedWatch(flow_run_id, view)
+    progress = Progress(out)
+    return progress, Watch(flow_run_id, progress.show, progress.tick)

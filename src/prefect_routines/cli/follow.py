@@ -125,14 +125,16 @@ class Watch:
 
         try:
             async with await Store.open() as store:
-                follower = Follower(store, self._flow_run_id)
-                last = False
-                while True:
-                    for news in await follower.news():
-                        self._on_news(news)
-                    self._on_look()
-                    if last:
-                        return
-                    last = await asyncio.to_thread(self._stop.wait, INTERVAL)  # then one more look: nothing is written after the run
+                await self._show(store, Follower(store, self._flow_run_id))
         except StoreError as error:
             self.error = error
+
+    async def _show(self, store: Store, follower: Follower) -> None:
+        last = False
+        while True:
+            for news in await follower.news():
+                self._on_news(news)
+            self._on_look()
+            if last:
+                return
+            last = await asyncio.to_thread(self._stop.wait, INTERVAL)  # then one more look: nothing is written after the run

@@ -167,7 +167,7 @@ class View(Progress):
             return f"${transcript.dollars:.4f} · {totals(transcript)}"
         dollars = f" of ${budget['dollars']:g}" if budget.get("dollars") else ""
         turns = f" of {budget['turns']}" if budget.get("turns") else ""
-        return f"${transcript.dollars:.4f}{dollars} · turn {transcript.turns}{turns}"
+        return f"${transcript.dollars:.4f}{dollars} · {transcript.turns}{turns} turns"
 
 
 def _same(one: str, other: str) -> int:
