@@ -116,6 +116,7 @@ async def running(settings: Config) -> AsyncIterator[Service]:
     from prefect_routines.gateway.fire import Deployments
     from prefect_routines.gateway.service import Service
     from prefect_routines.gateway.sources import Sources
+    from prefect_routines.steering.deadlines import look_after
     from prefect_routines.store import Store
 
     prefect = get_current_settings()
@@ -126,6 +127,8 @@ async def running(settings: Config) -> AsyncIterator[Service]:
         store = await stack.enter_async_context(await Store.open())
         sources = await stack.enter_async_context(Sources(settings.home / "gateway-sources", key))
         dispatcher = await stack.enter_async_context(Dispatcher(store, sources.identities))
+        caring = asyncio.create_task(look_after(store, logging.getLogger(__name__)), name="forms")
+        stack.callback(caring.cancel)
         ui = prefect.ui_url or prefect.api.url.removesuffix("/api")
         yield Service(store, sources, Deployments(), dispatcher.wake, limits(settings), settings.gateway_url, ui)
 

@@ -36,7 +36,8 @@ class LiveText:
         self._store, self._lease, self._redactor = store, lease, redactor
         self._watched = False
         self._turn = 0
-        self._raw: list[str] = []  # not redacted yet
+        self._pieces: list[str] = []
+        self._taken = 0  # so many of them went into `_shown`
         self._shown = ""
         self._stream: RedactedStream | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -57,19 +58,24 @@ class LiveText:
 
     def begin(self, turn: int) -> None:
         """A turn, or another attempt at it, begins with nothing."""
-        self._turn, self._raw, self._shown, self._stream = turn, [], "", None
+        self._turn, self._pieces, self._taken, self._shown, self._stream = turn, [], 0, "", None
         if self._watched or self._left_behind:
             self._soon()
 
     def feed(self, text: str) -> None:
         """Claude wrote this."""
-        self._raw.append(text)
+        self._pieces.append(text)
         if self._watched:
             self._soon()
 
+    @property
+    def written(self) -> str:
+        """All that Claude has written in this turn so far, without secrets."""
+        return self._redactor().text(storable("".join(self._pieces)))
+
     def end(self) -> None:
         """The turn is over: its text stands in the journal, or nowhere."""
-        self._turn, self._raw, self._shown, self._stream = 0, [], "", None
+        self._turn, self._pieces, self._taken, self._shown, self._stream = 0, [], 0, "", None
         if self._left_behind:
             self._soon()
 
@@ -90,10 +96,10 @@ class LiveText:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), max(0.0, self._wrote_at + INTERVAL - time.monotonic()))
             turn = self._turn
-            if self._raw:
+            if fresh := self._pieces[self._taken :]:
+                self._taken = len(self._pieces)
                 self._stream = self._stream or self._redactor().stream()
-                fresh, self._raw = "".join(self._raw), []
-                self._shown += self._stream.feed(storable(fresh))
+                self._shown += self._stream.feed(storable("".join(fresh)))
             try:
                 await self._store.show_live(self._lease, turn, self._shown)
                 self._left_behind = bool(turn)
@@ -101,5 +107,5 @@ class LiveText:
                 return
             finally:
                 self._wrote_at = time.monotonic()
-            if self._turn == turn and not (self._raw and self._watched):
+            if self._turn == turn and not (self._watched and self._taken < len(self._pieces)):
                 return
