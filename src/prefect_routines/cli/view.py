@@ -41,7 +41,6 @@ class View(Progress):
         self._budgets: dict[str, dict[str, Any]] = {}
         self.forms: dict[str, dict[str, Any]] = {}
         """The form for which a session waits, as its entry has it; by session."""
-        self._contents: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
         self.screen.__enter__()
