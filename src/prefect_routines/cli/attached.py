@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import TracebackType
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 HINT = "type a message to Claude, Enter sends it"
 ASK = "Ctrl-C: [i]nterrupt Claude · [d]etach · [c]ancel the session · any other key: go on"
-ESCAPE = "\x1b"
+NOTICE = 4.0
+"""Seconds for which a notice stays."""
 
 
 class Attached:
@@ -47,6 +49,7 @@ class Attached:
         self._asking = False
         self._awake, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self._drafts: dict[str, Draft] = {}
+        self._notice, self._notice_until = "", 0.0
         self.detached = False
         """Whether the person wants to see no more."""
 
@@ -121,6 +124,8 @@ class Attached:
         screen.typed = (self._editor.text, self._editor.cursor)
         if self._asking:
             screen.hint = ASK
+        elif time.monotonic() < self._notice_until:
+            screen.hint = self._notice
         elif (draft := self._draft()) is not None:
             screen.hint = draft.hint
         else:
@@ -195,7 +200,8 @@ class Attached:
         return next(iter(waiting), alive[-1] if alive else next(iter(reversed(self._follower.sessions)), None))
 
     def _say(self, what: str) -> None:
-        self._view.screen.print(text((f"  ▸ {what}", "dim")))
+        """Tell the person something that is no part of the session, beside what he types: text that streams is not broken off."""
+        self._notice, self._notice_until = f"✓ {what}", time.monotonic() + NOTICE
 
 
 class AttachedWatch(Watch):

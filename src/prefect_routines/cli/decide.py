@@ -141,8 +141,10 @@ def _table(found: list[tuple[Form, SessionRecord]]) -> None:
         )
     out = console()
     out.print(table)
-    first = found[0][1].id
-    out.print(text((f"\nroutines watch {first} shows all of it; routines approve {first}, routines deny {first}", "dim")), soft_wrap=True)
+    watch = f"routines watch {found[0][1].id}"
+    out.print(
+        text((f"\n{watch} shows all of it and takes your answer; so do `routines approve` and `routines deny`", "dim")), soft_wrap=True
+    )
 
 
 _NOUN = {"approval": "approval", "question": "an answer", "budget": "more budget", "pause": "go on"}
