@@ -246,8 +246,8 @@ def test_a_real_session_is_watched_and_told_while_it_streams(online: Terminal, c
     )
     running = sit("run", ask, "--param", "prompt=Look around", **script.environment())
     shown = running.until("Session ses-", 120)
-    session = next(word for line in shown.splitlines() if line.startswith("Session ") for word in line.split() if word.startswith("ses-"))
-    watching = sit("watch", session)
+    flow_run_name = shown.splitlines()[0].partition(" · ")[2]
+    watching = sit("watch", flow_run_name)
     running.until("I look at the documentation", 120)
     watching.until("I look at the documentation", 120)
     assert "It was done" not in watching.shown

@@ -9,9 +9,11 @@ from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from prefect_routines.cli.data import shown_status
 from prefect_routines.cli.deciding import Draft
 from prefect_routines.cli.editing import LineEditor
 from prefect_routines.cli.follow import INTERVAL, Follower, Watch
+from prefect_routines.cli.steer import cancelled
 from prefect_routines.cli.terminal import text
 from prefect_routines.errors import RoutinesError
 from prefect_routines.visible import one_line
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 HINT = "type a message to Claude, Enter sends it"
 ASK = "Ctrl-C: [i]nterrupt Claude · [d]etach · [c]ancel the session · any other key: go on"
+CANCELLING = 600.0
+"""Seconds for which the end of a cancelled session is looked after."""
 NOTICE = 4.0
 """Seconds for which a notice stays."""
 
@@ -50,6 +54,7 @@ class Attached:
         self._awake, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self._drafts: dict[str, Draft] = {}
         self._notice, self._notice_until = "", 0.0
+        self._cancelling: asyncio.Task[None] | None = None
         self.detached = False
         """Whether the person wants to see no more."""
 
@@ -74,6 +79,7 @@ class Attached:
                     self._view.stream(*written)
                 await self._do_what_was_typed()
                 self._draw()
+                self._view.without_process = self._without_process()
                 self._view.tick()
                 last = over(self._follower.sessions)
                 if not last:
@@ -115,6 +121,11 @@ class Attached:
         self._awake.set()
         self._draw()
         self._view.screen.refresh()
+
+    def leave(self) -> None:
+        """Show no more."""
+        self.detached = True
+        self._awake.set()
 
     def _draw(self) -> None:
         screen = self._view.screen
@@ -158,7 +169,7 @@ class Attached:
             self._say("interrupt sent")
         elif key == "c" and record is not None:
             self._say("cancelling")
-            await acts.cancel(self._store, record, self._person)
+            self._cancelling = asyncio.create_task(self._tell(cancelled(self._store, record, self._person, CANCELLING)))
 
     async def _line(self, line: str) -> None:
         from prefect_routines.steering import acts
@@ -198,6 +209,12 @@ class Attached:
         alive = [record for record in self._follower.sessions if record.status != "ended"]
         waiting = [record for record in alive if record.id in self._view.forms]
         return next(iter(waiting), alive[-1] if alive else next(iter(reversed(self._follower.sessions)), None))
+
+    def _without_process(self) -> str:
+        """What is said of a session at which nobody works and which waits for nobody; empty for any other."""
+        record = self._current()
+        status = shown_status(record) if record is not None and record.started_at is not None else ""
+        return f"{status}: no process is at it" if status in ("stopped", "idle") else ""
 
     def _say(self, what: str) -> None:
         """Tell the person something that is no part of the session, beside what he types: text that streams is not broken off."""

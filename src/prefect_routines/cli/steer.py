@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,15 +72,22 @@ def cancel(
 ) -> int:
     """Cancel a session: its processes end, nothing more is sent. The workspace is kept; `routines resume` goes on with it."""
 
+    began = time.monotonic()
+
     async def work(store: Store, record: SessionRecord) -> bool:
-        return await cancelled(store, record, person(who), wait)
+        ended = await cancelled(store, record, person(who), wait)
+        if ended:
+            seconds = f" after {time.monotonic() - began:.1f} s"
+            console().print(text(("✓ ", "green"), (record.id, "bold"), f" is cancelled{seconds}; the workspace is kept"), soft_wrap=True)
+        else:
+            note(f"session {record.id} has not ended within {wait:g} s; it is asked to. See: routines watch {record.id}")
+        return ended
 
     try:
-        ended = with_session(context, name, work)
+        return DONE if with_session(context, name, work) else NOT_DONE
     except KeyboardInterrupt:
         note("It is asked to end; nobody waits for that any more. `routines sessions` shows it.")
         return INTERRUPTED
-    return DONE if ended else NOT_DONE
 
 
 async def cancelled(store: Store, record: SessionRecord, who: Person, wait: float) -> bool:
@@ -91,7 +99,7 @@ async def cancelled(store: Store, record: SessionRecord, who: Person, wait: floa
     from prefect_routines.cli.data import shown_status
     from prefect_routines.steering import acts
 
-    out, began, told = console(), time.monotonic(), False
+    began, told = time.monotonic(), False
     if await acts.cancel(store, record, who) == "asked":
         while (now := await store.session(record.id)) is not None and now.status != "ended":
             waited = time.monotonic() - began
@@ -104,10 +112,8 @@ async def cancelled(store: Store, record: SessionRecord, who: Person, wait: floa
                 told = True
                 await _tell_worker(record.flow_run_id)
             if waited > wait:
-                note(f"session {record.id} has not ended within {wait:g} s; it is asked to, and sends nothing more. See: routines watch")
                 return False
-            await _pause()
-    out.print(text(("✓ ", "green"), (record.id, "bold"), f" is cancelled after {time.monotonic() - began:.1f} s; the workspace is kept"))
+            await asyncio.sleep(LOOK)
     return True
 
 
@@ -115,12 +121,6 @@ def _held(record: SessionRecord) -> bool:
     from datetime import UTC, datetime
 
     return record.leased_until is not None and record.leased_until > datetime.now(UTC)
-
-
-async def _pause() -> None:
-    import asyncio
-
-    await asyncio.sleep(LOOK)
 
 
 async def _tell_worker(flow_run_id: str) -> None:

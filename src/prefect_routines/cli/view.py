@@ -41,6 +41,8 @@ class View(Progress):
         self._budgets: dict[str, dict[str, Any]] = {}
         self.forms: dict[str, dict[str, Any]] = {}
         """The form for which a session waits, as its entry has it; by session."""
+        self.without_process = ""
+        """What to say instead of what is under way: nothing is."""
 
     def __enter__(self) -> Self:
         self.screen.__enter__()
@@ -152,7 +154,9 @@ class View(Progress):
         now = time.monotonic()
         doing = [f"{what} · {now - since:.0f} s" for what, since in self._doing.values()]
         waiting = [f"waits for you: {one_line(str(form.get('kind')))}" for form in self.forms.values()]
-        mark = "▌" if waiting else SPINNER[int(now * 8) % len(SPINNER)]
+        if self.without_process and not waiting:
+            doing = [self.without_process]
+        mark = "▌" if waiting or self.without_process else SPINNER[int(now * 8) % len(SPINNER)]
         used = " · ".join(self._used(id_, transcript) for id_, transcript in self.transcripts.items())
         self.screen.status = text(
             (f"{mark} {'; '.join(waiting or doing or ['working'])}", "yellow" if waiting else "dim"), (f" · {used}", "dim")

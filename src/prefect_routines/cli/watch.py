@@ -58,6 +58,7 @@ async def _attach(store: Store, record: SessionRecord, last: int | None, who: st
         attached = Attached(store, follower, view, person(who), typing=typing)
         if typing:
             asyncio.get_running_loop().add_signal_handler(signal.SIGINT, attached.interrupted)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, attached.leave)  # not without giving the terminal back
         await attached.follow(Over(for_ever=typing))
     if attached.detached:
         note(f"Detached; the session goes on. Attach again with: routines watch {record.id}")
