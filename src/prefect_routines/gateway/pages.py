@@ -124,8 +124,7 @@ async def sessions(service: Service, who: Visitor, request: Request) -> Response
     waiting = await waiting_forms(service)
     first = []
     if not filters:  # what is needed from a person comes first, however old it is
-        asking = [await service.store.session(session_id) for session_id in list(waiting)[:_LISTED]]
-        first = [await up_to_date(service, record) for record in asking if record is not None and who.sees(record)]
+        first = [await up_to_date(service, record) for record in await listed(service, who, {}, _LISTED, waiting=True)]
     content = session_list(
         shown,
         first=first,

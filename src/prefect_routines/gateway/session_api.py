@@ -78,11 +78,12 @@ def _filters(request: Request) -> dict[str, str]:
     return given
 
 
-async def listed(service: Service, who: Visitor, filters: dict[str, str], limit: int) -> list[SessionRecord]:
+async def listed(service: Service, who: Visitor, filters: dict[str, str], limit: int, *, waiting: bool = False) -> list[SessionRecord]:
     """The sessions that somebody may see.
 
     Args:
         filters: `routine`, `verdict`, `state`, `without` (a verdict) and `cursor` (the session before the first one).
+        waiting: Only those that wait for a person.
 
     Raises:
         Refused: 422, a filter is none.
@@ -104,7 +105,8 @@ async def listed(service: Service, who: Visitor, filters: dict[str, str], limit:
         routine=routine,
         deployment_id=token.deployment_id or None,
         verdict=filters.get("verdict"),
-        without=filters.get("without"),
+        but_verdict=filters.get("without"),
+        waiting=waiting,
         state=cast("SessionState | None", filters.get("state")),
         before=before,
         limit=limit,

@@ -11,6 +11,7 @@ from prefect_routines.gateway.markup import Element, Node, tag
 from prefect_routines.gateway.transcript_view import call_title, shown
 from prefect_routines.session.transcript import Transcript
 from prefect_routines.store import Act, SessionRecord
+from prefect_routines.store.journal import PRUNED
 from prefect_routines.visible import one_line
 
 STATES = {"running": "at work", "idle": "between two runs", "suspended": "waits", "stopped": "stopped", "ended": "ended"}
@@ -44,6 +45,8 @@ def head(record: SessionRecord, transcript: Transcript, *, waits: bool, run_url:
         parts.append(tag("p", record.summary or "", class_="summary text"))
     elif doing := why or _doing(record, transcript, waits):
         parts.append(tag("p", doing, class_="doing"))
+    if pruned := record.data.get(PRUNED):
+        parts.append(tag("p", f"What was said and done was deleted on {str(pruned)[:10]}; its record is kept.", class_="quiet"))
     parts.append(tag("ul", _facts(record, transcript, run_url), class_="facts"))
     return tag("section", parts, id="head")
 

@@ -56,6 +56,15 @@ async def open_form(session: Session, kind: FormKind, content: dict[str, Any]) -
     await session.record(("form.opened", opened))
 
 
+async def opened_form(session: Session) -> Form:
+    """The form that the journal says is open, as the store has it."""
+    opened = session.transcript.form
+    assert opened is not None
+    told = {name: opened[name] for name in ("key", "kind", "content")}
+    seconds = session.settings.answers.minutes * 60
+    return await session.store.open_form(session.lease, opened["form"], **told, flow_run_id=session.flow_run.id, seconds=seconds)
+
+
 async def wait(session: Session) -> None:
     """Wait until the open form is answered, and journal the answer.
 
@@ -63,17 +72,7 @@ async def wait(session: Session) -> None:
         Suspend: In a run of a deployment: the process ends here.
         SessionCancelled: A person has cancelled the session.
     """
-    opened = session.transcript.form
-    assert opened is not None
-    form = await session.store.open_form(
-        session.lease,
-        opened["form"],
-        key=opened["key"],
-        kind=opened["kind"],
-        content=opened["content"],
-        flow_run_id=session.flow_run.id,
-        seconds=session.settings.answers.minutes * 60,
-    )
+    form = await opened_form(session)
     if form.status == "open":
         form = await _from_prefect(session, form)
     if form.status == "open":

@@ -99,19 +99,21 @@ class Sessions(Leases):
         self,
         *,
         routine: str | None = None,
-        limit: int = 50,
+        limit: int | None = 50,
         verdict: str | None = None,
         flow_run_id: str | None = None,
         deployment_id: str | None = None,
         state: SessionState | None = None,
-        without: str | None = None,
+        but_verdict: str | None = None,
+        waiting: bool = False,
         before: SessionRecord | None = None,
     ) -> list[SessionRecord]:
         """The newest sessions first; of those the ones that were asked for.
 
         Args:
             state: As `SessionRecord.state`.
-            without: A verdict that is left out.
+            but_verdict: Without those that have this verdict.
+            waiting: Only those that wait for a person.
             before: Only those that come behind this one: the next page.
         """
         chosen = _select().order_by(_table.c.created_at.desc(), _table.c.id.desc()).limit(limit)
@@ -123,10 +125,13 @@ class Sessions(Leases):
             chosen = chosen.where(_table.c.flow_run_id == flow_run_id)
         if deployment_id is not None:
             chosen = chosen.where(_table.c.deployment_id == deployment_id)
-        if without is not None:
-            chosen = chosen.where(_table.c.verdict.is_distinct_from(without))
         if state is not None:
             chosen = chosen.where(self._in_state(state))
+        if but_verdict is not None:
+            chosen = chosen.where(or_(_table.c.verdict.is_(None), _table.c.verdict != but_verdict))
+        if waiting:
+            open_forms = select(tables.forms.c.session_id).where(tables.forms.c.status == "open")
+            chosen = chosen.where(_table.c.id.in_(open_forms))
         if before is not None:
             older = _table.c.created_at < before.created_at
             chosen = chosen.where(or_(older, (_table.c.created_at == before.created_at) & (_table.c.id < before.id)))
