@@ -14,7 +14,7 @@ from prefect_routines.settings import Answers, Budget
 from prefect_routines.steering.acts import Person, answer, cancel, interrupt, send
 from prefect_routines.steering.form import uniform_answer
 from prefect_routines.store import Form, SessionRecord, Store
-from prefect_routines.testing import ScriptedClaude, call, say
+from prefect_routines.testing import ScriptedClaude, attempts, call, cut, say
 from prefect_routines.tools.tool import tool
 
 from .world import REPORT, Ran, run
@@ -276,3 +276,25 @@ async def test_the_budget_of_a_day_counts_all_sessions_of_the_routine() -> None:
     assert ran.outcome.verdict == "needs_attention"
     assert "a day" in ran.outcome.summary
     assert claude.requests == []
+
+
+async def test_interrupts_close_the_stream_and_each_is_paid() -> None:
+    """Nothing of the reply is used; the next request has the message; what the stream had used counts."""
+    times = 3
+
+    async def stop(store: Store, session: SessionRecord) -> None:
+        for number in range(times):
+
+            async def streams(number: int = number) -> bool:
+                begun = [entry for entry in await store.entries(session.id) if entry.kind == "turn.start"]
+                return len(begun) == number + 1
+
+            await until(streams)
+            await send(store, session, f"Stop {number}.", ADA, interrupt=True)
+
+    with ScriptedClaude([attempts(*(cut(say("I think."), after=3, how="silence") for _ in range(times)), REPORT)]) as claude:
+        ran = await steered(claude, stop)
+    assert [entry["person"] for entry in ran.entries("turn.interrupted")] == ["ada"] * times
+    assert all(f"Stop {number}." in str(claude.requests[-1].body["messages"]) for number in range(times))
+    assert ran.spent.attempts == times + 1
+    print([(entry.kind, entry.at.isoformat()[14:23]) for entry in ran.journal])
