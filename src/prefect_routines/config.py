@@ -56,11 +56,18 @@ class Config(BaseSettings):
     gateway_failures_per_minute: int = Field(
         default=60, ge=1, description="Wrong signatures and tokens from one address in a minute, before it has to wait."
     )
+    gateway_streams: int = Field(default=100, ge=1, description="People and programs that watch sessions at the same time.")
     gateway_forwarded_from: str = Field(
         default="127.0.0.1", description="Addresses of reverse proxies, with commas, whose X-Forwarded-For is believed."
     )
     inbox_days: float = Field(
         default=30, gt=0, description="Days for which deliveries are kept. One that comes again within that time is a duplicate."
+    )
+    transcript_days: float | None = Field(
+        default=None, gt=0, description="Days after its end for which `routines prune` keeps a session's transcript. Default: for ever."
+    )
+    workspace_days: float = Field(
+        default=7, gt=0, description="Days after its end for which `routines prune` keeps a session's workspace; it can be had anew."
     )
     alarm_block: str | None = Field(
         default=None,

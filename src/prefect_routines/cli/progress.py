@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from prefect_routines.cli.steering_lines import steering_lines
 from prefect_routines.cli.terminal import text
 from prefect_routines.session.transcript import Transcript
 from prefect_routines.visible import one_line
@@ -132,6 +133,7 @@ class Progress:
         self._console = console
         self._status: Status | None = None
         self._doing: dict[str, tuple[str, float]] = {}
+        self._contents: dict[str, dict[str, Any]] = {}  # of the forms, by id
         self.transcripts: dict[str, Transcript] = {}
 
     def __enter__(self) -> Progress:
@@ -158,7 +160,9 @@ class Progress:
             return
         self._note(session.id, entry, transcript)
         prefix = f"{session.name} " if len(self.transcripts) > 1 else ""
-        for line in entry_lines(entry, transcript):
+        if entry.kind == "form.opened":
+            self._contents[str(entry.data.get("form"))] = entry.data.get("content") or {}
+        for line in (*entry_lines(entry, transcript), *steering_lines(entry, self._contents)):
             self._print(text((prefix, "magenta")) + line if prefix else line)
         if entry.kind == "session.verdict":
             for line in verdict_lines(transcript, session.id):

@@ -63,12 +63,12 @@ def _tell(run: dict[str, Any], deployed: Deployed, attended: bool) -> None:
 
 def watch_run(context: typer.Context, run: dict[str, Any]) -> int:
     """Show its session as it goes, until the run has ended."""
-    from prefect_routines.cli.follow import Watch
-    from prefect_routines.cli.progress import Progress
+    from prefect_routines.cli.attached import watching
     from prefect_routines.cli.server import prefect_api
 
     try:
-        with Progress(console()) as progress, Watch(run["id"], progress.show, progress.tick) as watch, prefect_api() as client:
+        progress, watch = watching(run["id"], console())
+        with progress, watch, prefect_api() as client:
             while True:
                 state = client.read_flow_run(run["id"]).state
                 if state is not None and state.is_final():
