@@ -64,7 +64,7 @@ async def write(
     except OutcomeUnknown as error:
         return await _unknown(session, record, str(error))
     except RoutinesError as error:
-        await _failed(session, record, session.redact(str(error)))
+        await _not_sent(session, record, str(error))
         raise
     except Exception as error:  # a tool of the author's, or an answer that nobody had foreseen: it was on its way
         return await _unknown(session, record, f"the tool failed ({type(error).__name__}: {error})")
@@ -99,15 +99,8 @@ async def looked_up(session: Session, call: Call) -> ToolResult | None:
     if found is not None:
         return await _book(session, record, "done", result_of(found))
     text = "Not sent: the session ended before it, and a person has written since. Make the call again if it is still wanted."
-    await _failed(session, record, text)
+    await _not_sent(session, record, text)
     return ToolResult(text, is_error=True, note="not sent")
-
-
-async def _failed(session: Session, record: Output, why: str) -> None:
-    """Book a write that is known not to have arrived; it does not count."""
-    await session.store.finish_output(session.lease, record.id, status="failed", result={"error": why})
-    if record.rule is not None:
-        session.count_output(record.rule, -1)
 
 
 async def settled(session: Session, call: Call) -> ToolResult | None:
@@ -128,6 +121,13 @@ async def unsettled(session: Session, call: Call) -> ToolResult | None:
     if record is None or record.status != "started":
         return None
     return await _unknown(session, record, UNKNOWN_OUTCOME.partition(". ")[0])
+
+
+async def _not_sent(session: Session, record: Output, why: str) -> None:
+    """Book a write that surely did not arrive; it does not count."""
+    await session.store.finish_output(session.lease, record.id, status="failed", result={"error": session.redact(why)})
+    if record.rule is not None:
+        session.count_output(record.rule, -1)
 
 
 async def _unknown(session: Session, record: Output, why: str) -> ToolResult:
