@@ -91,11 +91,11 @@ class Case:
         """What leads a run of this session to its Claude and its store."""
         return self.claude.environment() | self._environment
 
-    def start(self, *, kill: int | None = None, after: bool = False, **environment: str) -> Run:
-        """Run the flow run in a process of its own, which dies before or after its `kill`-th commit."""
+    def start(self, *, kill: int | None = None, after: bool = False, of: str = "", **environment: str) -> Run:
+        """Run the flow run in a process of its own, which dies before or after its `kill`-th commit (to the table `of`)."""
         self._runs += 1
         place = self.place / f"run-{self._runs}"
-        order = {"flow": FLOW, "flow_run": str(self.flow_run), "kill": kill, "after": after}
+        order = {"flow": FLOW, "flow_run": str(self.flow_run), "kill": kill, "after": after, "of": of}
         return self._pool.start(place, environment=self.environment | environment, **order)
 
     def resume(self, message: str) -> None:

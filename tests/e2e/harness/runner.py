@@ -19,11 +19,15 @@ from e2e.harness.processes import descendants
 
 
 class Commits:
-    """Counts the commits of this process, with what each one writes; kills the process before or after one of them."""
+    """Counts the commits of this process, with what each one writes; kills the process before or after one of them.
 
-    def __init__(self, kill: int | None, after: bool, tree: Path) -> None:
+    Args:
+        of: Only commits that write to this table are counted for the kill.
+    """
+
+    def __init__(self, kill: int | None, after: bool, tree: Path, of: str = "") -> None:
         self.written: list[str] = []
-        self._kill, self._after, self._tree = kill, after, tree
+        self._kill, self._after, self._tree, self._of = kill, after, tree, of
         self._now: list[str] = []
         event.listen(Engine, "before_cursor_execute", self._executing)
         event.listen(Engine, "commit", self._committing)
@@ -39,7 +43,7 @@ class Commits:
     def _committing(self, connection: Connection) -> None:
         self.written.append(", ".join(self._now))
         self._now.clear()
-        if len(self.written) != self._kill:
+        if self._of not in self.written[-1] or sum(self._of in one for one in self.written) != self._kill:
             return
         if self._after:
             connection.dialect.do_commit(connection.connection)
@@ -50,7 +54,7 @@ class Commits:
 def run(order: dict[str, Any]) -> int:
     """Carry out an order; 0 when the flow run came to its end, whatever it was."""
     place = Path(order["place"])
-    commits = Commits(order.get("kill"), bool(order.get("after")), place / "tree.json")
+    commits = Commits(order.get("kill"), bool(order.get("after")), place / "tree.json", order.get("of", ""))
     asyncio.run(_run(order))
     (place / "commits.json").write_text(json.dumps(commits.written))
     return 0
