@@ -185,6 +185,8 @@ async def _remove_snapshot(snapshot: dict[str, Any]) -> str:
     if not directory.is_dir():
         return f"{directory} is not on this machine"
     await asyncio.to_thread(remove_tree, directory / key)
+    with contextlib.suppress(OSError):
+        (directory / key).parent.rmdir()  # that of the session, unless it has others
     return f"a part of {directory / key} could not be removed" if (directory / key).exists() else ""
 
 
