@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from playwright.sync_api import Page
+
 from prefect_routines.steering.form import AskedCall, call_hash
 from prefect_routines.store import Act, Form, FormKind, Lease, Scope, Store
 from session.journals import CONFIG, Written
@@ -205,3 +207,11 @@ class Stream:
             event = self._events.get(timeout=seconds)
             if event.kind == kind:
                 return event
+
+
+def sign_in(page: Page, world: World, *scopes: Any, path: str = "/sessions", **of: str) -> None:
+    """As a person does."""
+    page.goto(path)
+    page.get_by_label("Token").fill(world.token(*(scopes or ("steer", "approve")), **of))
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"**{path}")

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from session.journals import Written, agent, result, started, text, use, user
 
 from .gateway_process import NOWHERE, Gateway
-from .session_world import Session, World, asked, ready
+from .session_world import Session, World, asked, ready, sign_in
 
 SHOTS = os.environ.get("TEST_SCREENSHOTS")  # a directory, for a person who wants to look
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = (
     "<img src=http://127.0.0.1:9/pixel onerror=alert(1)><script>alert(2)</script><svg/onload=alert(3)> [x](javascript:alert(4)) "
@@ -41,38 +38,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     yield World(gateway)
     assert gateway.stop() == 0
     assert "Unexpected" not in gateway.log, gateway.log
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def context(browser: Browser, world: World) -> Iterator[BrowserContext]:
-    """A browser of its own, in which anything the page's policy has to stop is a failure."""
-    context = browser.new_context(base_url=f"http://127.0.0.1:{world.gateway.port}", viewport=DESKTOP)
-    context.set_default_timeout(20_000)
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
-def sign_in(page: Page, world: World, *scopes: Any, path: str = "/sessions", **of: str) -> None:
-    """As a person does."""
-    page.goto(path)
-    page.get_by_label("Token").fill(world.token(*(scopes or ("steer", "approve")), **of))
-    page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"**{path}")
 
 
 def shot(page: Page, name: str) -> None:
