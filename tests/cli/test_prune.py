@@ -119,6 +119,18 @@ def test_the_last_copy_of_work_stays(routines: Command, home: Home) -> None:
     assert [path.exists() for path in (lost, rehearsed, storage / key)] == [False, False, False]
 
 
+def test_a_snapshot_from_which_another_session_goes_on_stays(routines: Command, home: Home) -> None:
+    """A forked session begins with that of the old one."""
+    storage, key = home.directory / "results", "routines/snapshots/ses-old/3-abcd"
+    (storage / key).mkdir(parents=True)
+    snapshot = ("workspace.snapshot", {"key": key, "parts": 1, "bytes": 1, "sha256": "", "storage": {"path": str(storage)}, "at": 2})
+    left_behind(home, "ses-old", snapshot)
+    left_behind(home, "ses-fork", ("session.forked", {"from": "ses-old", "snapshot": snapshot[1]}), ended_at=datetime.now(UTC))
+    said = routines("prune", "--older-than", "30d", "-y")[1]
+    assert "ses-fork was forked from it" in said
+    assert (storage / key).exists()
+
+
 def test_a_session_that_runs_or_waits_is_not_touched(routines: Command, home: Home) -> None:
     """Whatever its age, and whatever is forced; one that stopped before its end only when that is forced."""
     running = left_behind(home, "ses-running", word=None, status="running", held=True)

@@ -69,6 +69,7 @@ class Attached:
         with ExitStack() as stack:
             if self._editor is not None:
                 stack.enter_context(Keyboard(self.typed))
+                self._draw()
             last = False
             while not self.detached:
                 for news in await self._follower.news():

@@ -9,6 +9,7 @@
 ```
 
 Times are ISO 8601 in UTC, money is US dollars. `status` is `running`, `stopped` (its process is gone), `idle`, `suspended` or `ended`.
+Lists have `waits_for`, too: the kind of the form that waits for a person, or null.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ from prefect_routines.cli.terminal import console, text
 from prefect_routines.errors import SettingsError
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from prefect_routines.store import Form, SessionRecord, Store
 
 FormName = Annotated[
@@ -118,48 +116,34 @@ def waiting(
     elif not found:
         console().print(text("Nothing waits for a person."))
     else:
-        _table(found)
+        _list(found)
 
 
-def _table(found: list[tuple[Form, SessionRecord]]) -> None:
-    from rich.table import Table
-
-    from prefect_routines.cli.form_lines import subject
+def _list(found: list[tuple[Form, SessionRecord]]) -> None:
+    """Two lines each: who waits for what and how long; what it is about, which may be long."""
+    from prefect_routines.cli.form_lines import subject, waits_for
     from prefect_routines.cli.sessions import when
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("SESSION", "ROUTINE", "WAITS FOR", "SINCE", "UNTIL", "WHAT"):
-        table.add_column(heading, no_wrap=heading != "WHAT", min_width=24 if heading == "SESSION" else None)
-    for form, record in found:
-        table.add_row(
-            text(record.id),
-            text(record.routine),
-            text((_NOUN.get(form.kind, form.kind), "yellow")),
-            text(when(form.created_at)),
-            _until(form.expires_at),
-            text(subject(form.kind, form.content)),
-        )
     out = console()
-    out.print(table)
+    for form, record in found:
+        since = f" since {when(form.created_at)}" if not when(form.created_at).endswith("ago") else f", {when(form.created_at)}"
+        what = (f" {waits_for(form.kind)}", "yellow")
+        out.print(text((record.id, "bold"), f" · {record.routine}", what, (since, "dim"), _until(form.expires_at)))
+        out.print(text(f"    {subject(form.kind, form.content)}"))
     watch = f"routines watch {found[0][1].id}"
-    out.print(
-        text((f"\n{watch} shows all of it and takes your answer; so do `routines approve` and `routines deny`", "dim")), soft_wrap=True
-    )
+    out.print(text((f"{watch} shows all and takes your answer; so do approve and deny", "dim")))
 
 
-_NOUN = {"approval": "approval", "question": "an answer", "budget": "more budget", "pause": "go on"}
-
-
-def _until(moment: float | None) -> Text:
+def _until(moment: float | None) -> tuple[str, str]:
     """Until when an answer is taken, and how long that is while it is not long."""
     import time
     from datetime import UTC, datetime
 
     if moment is None:
-        return text("-")
+        return "", ""
     left = moment - time.time()
     if left <= 0:
-        return text(("expired", "red"))
+        return " · its time is over", "red"
     if left < 3600:
-        return text((f"{left / 60:.0f} min left" if left >= 60 else f"{left:.0f} s left", "red"))
-    return text(f"{datetime.fromtimestamp(moment, UTC).astimezone():%Y-%m-%d %H:%M}")
+        return f" · {left / 60:.0f} min left" if left >= 60 else f" · {left:.0f} s left", "red"
+    return f" · until {datetime.fromtimestamp(moment, UTC).astimezone():%Y-%m-%d %H:%M}", "dim"

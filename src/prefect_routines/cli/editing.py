@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 
-_ESCAPE = re.compile(r"\x1b(?:\[([0-9;?]*)([@-~])|O([A-Za-z])|(.))", re.DOTALL)
+_ESCAPE = re.compile(r"\x1b(?:\[([0-9;?]*)([@-~])|O([A-Za-z])|([^[O]))", re.DOTALL)
 _LEFT, _RIGHT, _HOME, _END, _DELETE = "left", "right", "home", "end", "delete"
 _KEYS = {"D": _LEFT, "C": _RIGHT, "H": _HOME, "F": _END}
 _PASTE_BEGINS, _PASTE_ENDS = ("200", "~"), ("201", "~")
@@ -49,15 +49,6 @@ class LineEditor:
             else:
                 self._type(char)
         return lines
-
-    @property
-    def alone(self) -> bool:
-        """Whether an Escape was typed that begins nothing so far: the key itself."""
-        return self._rest == "\x1b"
-
-    def forget(self) -> None:
-        """Drop a half escape sequence."""
-        self._rest = ""
 
     def _type(self, char: str) -> None:
         before, after = self.text[: self.cursor], self.text[self.cursor :]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 WAITS = {
     "approval": "waits for approval",
-    "question": "waits for an answer",
-    "budget": "waits: budget used up",
+    "question": "waits for answer",
+    "budget": "waits for budget",
     "pause": "waits: suspended",
 }
 DECIDED = {"approve": "approved", "approve_all": "approved, with all like it", "deny": "denied", "stop": "stopped"}

@@ -164,9 +164,14 @@ class Progress:
             self._contents[str(entry.data.get("form"))] = entry.data.get("content") or {}
         for line in (*entry_lines(entry, transcript), *steering_lines(entry, self._contents)):
             self._print(text((prefix, "magenta")) + line if prefix else line)
+        self._say_how_to_answer(session.id, entry)
         if entry.kind == "session.verdict":
             for line in verdict_lines(transcript, session.id):
                 self._print(line)
+
+    def _say_how_to_answer(self, session_id: str, entry: Entry) -> None:
+        if entry.kind == "form.opened":
+            self._print(text((f"  │ answer it with: routines approve {session_id}, or routines deny {session_id}", "dim")))
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=not self._console.is_terminal)

@@ -80,6 +80,8 @@ class View(Progress):
                 lines += verdict_lines(transcript, session.id)
             for line in lines:
                 self._print(line)
+            if self.screen.typed is None:
+                self._say_how_to_answer(session.id, entry)
 
     def stream(self, session_id: str, turn: int, written: str) -> None:
         """Print what is new in the text of the turn under way."""

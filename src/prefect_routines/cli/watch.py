@@ -96,6 +96,7 @@ class Over:
 async def _ended(store: Store, record: SessionRecord) -> int:
     """The exit status, and how it ended if that was without a verdict."""
     from prefect_routines.cli.data import shown_status
+    from prefect_routines.store.journal import PRUNED
     from prefect_routines.verdict import GREEN
 
     now = await store.session(record.id)
@@ -103,6 +104,8 @@ async def _ended(store: Store, record: SessionRecord) -> int:
         return NOT_DONE
     if now.status != "ended":
         note(f"session {now.id} is {shown_status(now)}: no process is at it; `routines sessions` shows it")
+    elif now.data.get(PRUNED):
+        note(f"the transcript of session {now.id} was removed by `routines prune`; what is left: routines show {now.id}")
     elif now.verdict is None:
         note(f'session {now.id} has ended without a verdict; go on with: routines resume {now.id} "..."')
     return DONE if now.verdict in GREEN else NOT_DONE

@@ -16,6 +16,7 @@ from prefect_routines.session.outputs import UNKNOWN_OUTCOME
 from prefect_routines.session.steering import CUTTING
 from prefect_routines.settings import Resume
 from prefect_routines.store import Entry, Lease, SessionRecord, Store
+from prefect_routines.store.journal import PRUNED
 from prefect_routines.tools.tool import ToolResult
 
 if TYPE_CHECKING:
@@ -56,8 +57,10 @@ def check_begun(record: SessionRecord, entries: Sequence[Entry]) -> None:
     """Refuse a session in which nothing was asked yet.
 
     Raises:
-        SettingsError: It ended before that.
+        SettingsError: It ended before that, or what was said is not kept any more.
     """
+    if pruned := record.data.get(PRUNED):
+        raise SettingsError(f"the transcript of session {record.id} was removed {pruned[:10]} (`routines prune`); start the routine again")
     if not any(entry.kind == "user.message" for entry in entries):
         raise SettingsError(f"session {record.id} ended before it was told its task; start the routine again instead")
 

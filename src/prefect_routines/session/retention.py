@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,11 +56,21 @@ async def plan(store: Store, kinds: Collection[Kind], *, older_than: timedelta |
     """
     found: list[Removal] = []
     waiting = {form.session_id for form in await store.forms(status="open")}
+    users = await _users_of_snapshots(store) if "snapshot" in kinds else {}
     for record in await store.sessions(limit=None):
         due = [kind for kind in kinds if _old_enough(record, kind, older_than)]
         if due and not _is_alive(record) and record.id not in waiting and record.status != "suspended":
-            found += await _of_session(store, record, due, force)
+            found += await _of_session(store, record, due, force, users)
     return found
+
+
+async def _users_of_snapshots(store: Store) -> dict[str, set[str]]:
+    """Which sessions go on from a snapshot, by its key: one that was forked begins with that of another session."""
+    users: dict[str, set[str]] = {}
+    for session_id, entry in await store.entries_of_all(("workspace.snapshot", "session.forked")):
+        snapshot = entry.data if entry.kind == "workspace.snapshot" else entry.data.get("snapshot") or {}
+        users.setdefault(str(snapshot.get("key")), set()).add(session_id)
+    return users
 
 
 def _old_enough(record: SessionRecord, kind: Kind, older_than: timedelta | None) -> bool:
@@ -74,7 +84,9 @@ def _is_alive(record: SessionRecord) -> bool:
     return record.leased_until is not None and record.leased_until > datetime.now(UTC)
 
 
-async def _of_session(store: Store, record: SessionRecord, due: Sequence[Kind], force: bool) -> list[Removal]:
+async def _of_session(
+    store: Store, record: SessionRecord, due: Sequence[Kind], force: bool, users: Mapping[str, set[str]]
+) -> list[Removal]:
     entries = await store.entries(record.id)
     directory = config().workspaces / record.id
     snapshots = [entry.data for entry in entries if entry.kind == "workspace.snapshot" and entry.data.get("key")]
@@ -89,9 +101,13 @@ async def _of_session(store: Store, record: SessionRecord, due: Sequence[Kind], 
         copies -= not last
     if "snapshot" in due:
         for snapshot in snapshots:
-            newest = snapshot is snapshots[-1]
-            last = newest and only and copies < 2
-            found.append(Removal("snapshot", record, snapshot["key"], snapshot.get("bytes", 0), UNSAVED if last else "", snapshot))
+            key = snapshot["key"]
+            if not key.startswith(f"{SNAPSHOTS}{record.id}/"):
+                continue  # of the session that this one was forked from
+            others = sorted(users.get(key, set()) - {record.id})
+            last = snapshot is snapshots[-1] and only and copies < 2
+            why = f"session {others[0]} was forked from it" if others else UNSAVED if last else ""
+            found.append(Removal("snapshot", record, key, snapshot.get("bytes", 0), why, snapshot))
     if "transcript" in due and PRUNED not in record.data and entries:
         needed = only and not unfinished and any(one.kept for one in found)
         found.append(Removal("transcript", record, kept=unfinished or ("its workspace is kept" if needed else "")))
@@ -169,6 +185,8 @@ async def _remove_snapshot(snapshot: dict[str, Any]) -> str:
     if not directory.is_dir():
         return f"{directory} is not on this machine"
     await asyncio.to_thread(remove_tree, directory / key)
+    with contextlib.suppress(OSError):
+        (directory / key).parent.rmdir()  # that of the session, unless it has others
     return f"a part of {directory / key} could not be removed" if (directory / key).exists() else ""
 
 

@@ -89,6 +89,13 @@ class Journal(Leases):
         )
         return [Entry(row.seq, row.kind, row.data, row.at) for row in rows]
 
+    async def entries_of_all(self, kinds: Sequence[str]) -> list[tuple[str, Entry]]:
+        """The entries of these kinds in all sessions, each with its session's id."""
+        journal = tables.entries.c
+        chosen = select(journal.session_id, journal.seq, journal.kind, journal.data, journal.at).where(journal.kind.in_(kinds))
+        rows = await self._db.read(chosen.order_by(journal.session_id, journal.seq))
+        return [(row.session_id, Entry(row.seq, row.kind, row.data, row.at)) for row in rows]
+
     async def turns(self, session_id: str) -> int:
         """How many replies of Claude's the journal holds."""
         journal = tables.entries.c
