@@ -20,6 +20,7 @@ LAYERS = [
     {"gateway", "workers", "deploying", "up"},
     {"routines"},
     {"session"},
+    {"notices"},
     {"steering"},
     {"doctor"},
     {"connectors"},
@@ -32,7 +33,7 @@ LAYERS = [
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 PURE = ["policy", "settings", "events", "visible", "redaction", "verdict", "errors", "session/transcript", "session/budget", "session/page"]
 PURE += ["session/prompt", "workspace/guard", "secret_shapes", "outgoing/text", "outgoing/github", "outgoing/allowance", "when"]
-PURE += ["steering/form"]
+PURE += ["steering/form", "notices/told"]
 PURE += ["gateway/signatures", "gateway/body", "gateway/occurrence", "gateway/github", "gateway/webhooks"]
 
 
