@@ -9,12 +9,13 @@ from uuid import uuid4
 import pytest
 
 from connectors.conftest import emulator
+from gateway.conftest import start_gateway
 from prefect_routines.notices.webhook import NoticeWebhook
 from prefect_routines.store import Store
 
 from .receiver import SECRET, Receiver, receiving
 
-__all__ = ["emulator"]
+__all__ = ["emulator", "start_gateway"]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from prefect_routines.errors import StoreError
 from prefect_routines.gateway import fire, github, webhooks
 from prefect_routines.gateway.answers import Edge, Refused, answer, error
 from prefect_routines.gateway.body import Body, BodyError, parse
+from prefect_routines.gateway.interactions import SlackApps, interactions
 from prefect_routines.gateway.limits import SMALL, TooMany, reading
 from prefect_routines.gateway.occurrence import Occurrence
 from prefect_routines.gateway.service import Service
@@ -49,11 +50,13 @@ def create_app(service: Service) -> ASGIApp:
         Route("/v1/claude_code/routines/{routine:path}/fire", fire.fire, methods=["POST"]),
         Route("/v1/claude_code/routines/{routine:path}/runs/{session}", fire.run, methods=["GET"]),
         Route("/sessions/{session}", fire.session, methods=["GET"]),
+        Route("/slack/interactions", interactions, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     app.state.service = service
+    app.state.slack_apps = SlackApps()
     return Edge(_Bare(app), service.limits)
 
 

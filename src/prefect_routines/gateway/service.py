@@ -108,13 +108,18 @@ class Service:
         Raises:
             Busy: It took too long.
         """
-        task = asyncio.create_task(work)
-        self._writing.add(task)
-        task.add_done_callback(self._written)
+        task = self.background(work)
         done, _ = await asyncio.wait([task], timeout=self.limits.commit)
         if not done:
             raise Busy("the inbox is busy")
         return task.result()
+
+    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that is finished even if nobody waits for it any more."""
+        task = asyncio.create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+        return task
 
     def _written(self, task: asyncio.Task[Any]) -> None:
         self._writing.discard(task)

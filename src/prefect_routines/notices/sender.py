@@ -17,7 +17,6 @@ from prefect_routines.config import config
 from prefect_routines.errors import RoutinesError
 from prefect_routines.notices.told import Told
 from prefect_routines.notices.undelivered import NotDelivered, NotWanted
-from prefect_routines.notices.webhook import NoticeWebhook
 from prefect_routines.store import Notice, Store
 from prefect_routines.visible import one_line
 
@@ -75,28 +74,57 @@ class Sender:
         """
         taken = await self._store.take_notices(seconds=_HOLD, session_id=session_id)
         await asyncio.gather(*(self._send(notice) for notice in taken))
+        if session_id is None:
+            await self.close_answered()
         return len(taken)
+
+    async def close_answered(self, form_id: str | None = None) -> None:
+        """Take the buttons away from messages whose form is closed.
+
+        Args:
+            form_id: Only those about this form.
+        """
+        closed = await self._store.take_answered(seconds=_HOLD, form_id=form_id)
+        await asyncio.gather(*(self._close(notice) for notice in closed))
 
     async def _send(self, notice: Notice) -> None:
         try:
             async with asyncio.timeout(_ATTEMPT):
-                said = await self._tell(notice)
+                await self._tell(notice)
         except NotWanted as why:
             await self._store.settle_notice(notice, "skipped", one_line(str(why), 300))
         except Exception as error:  # whatever it is, others are not kept from being told
             await self._again(notice, error)
-        else:
-            if said is not None:
-                await self._store.settle_notice(notice, "sent", one_line(said, 300))
 
-    async def _tell(self, notice: Notice) -> str | None:
-        """Tell whom it is for; what came of it, or None when it was replaced by others."""
+    async def _tell(self, notice: Notice) -> None:
         told = await what_is_told(self._store, notice)
+        reference, _, whom = notice.target.partition("#")
+        slug, _, name = reference.partition("/")
+        block: Any = await load_block(reference)
+        if slug == "notice-webhook":
+            await self._store.settle_notice(notice, "sent", one_line(await block.tell(told), 300))
+        elif slug == "slack":
+            from prefect_routines.notices import slack
+
+            place = await slack.post(block, name, told, whom)
+            await self._store.settle_notice(notice, "sent" if told.form is None else "asking", place)
+        else:
+            raise NotWanted(f"{reference} is a block that cannot tell anybody")
+
+    async def _close(self, notice: Notice) -> None:
+        from prefect_routines.notices import slack
+
         reference = notice.target.partition("#")[0]
-        block = await load_block(reference)
-        if isinstance(block, NoticeWebhook):
-            return await block.tell(told)
-        raise NotWanted(f"{reference} is a block that cannot tell anybody")
+        try:
+            async with asyncio.timeout(_ATTEMPT):
+                told = await what_is_told(self._store, notice)
+                block: Any = await load_block(reference)
+                await slack.close(block, reference.partition("/")[2], told, notice.note or "")
+        except Exception as error:
+            _log.warning("A message of %s keeps its buttons, and a click there changes nothing: %s", reference, one_line(str(error), 300))
+            if datetime.now(UTC) < notice.created_at + DAY:
+                return  # due again in a while
+        await self._store.settle_notice(notice, "sent", notice.note)
 
     async def _again(self, notice: Notice, error: Exception) -> None:
         known = isinstance(error, RoutinesError)
@@ -122,7 +150,7 @@ async def what_is_told(store: Store, notice: Notice) -> Told:
     if record is None:
         raise NotWanted("the session is gone")
     form = await store.form(notice.subject) if notice.kind == "approval" else None
-    if notice.kind == "approval" and (form is None or form.status != "open"):
+    if notice.kind == "approval" and (form is None or (form.status != "open" and notice.status == "waiting")):
         raise NotWanted("its form was answered before")
     return Told(notice, record, form, session_url(record.id))
 

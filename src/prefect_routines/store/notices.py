@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -77,9 +77,33 @@ class Notices(Leases):
 
         return await self._db.write(work)
 
-    async def settle_notice(self, taken: Notice, status: Literal["sent", "skipped", "failed"], note: str | None = None) -> bool:
+    async def take_answered(self, *, seconds: float, limit: int = 20, form_id: str | None = None) -> list[Notice]:
+        """Take notices that still show buttons although their form is closed; due again after some seconds unless settled.
+
+        Args:
+            form_id: Only those about this form.
+        """
+
+        async def work(connection: AsyncConnection) -> list[Notice]:
+            clock, form = self._now(), tables.forms
+            closed = select(form.c.id).where(form.c.id == _table.c.subject, form.c.status != "open").exists()
+            free = or_(_table.c.due_at.is_(None), _table.c.due_at <= clock)
+            chosen = select(_table.c.id).where(_table.c.status == "asking", free, closed).limit(limit)
+            if form_id is not None:
+                chosen = chosen.where(_table.c.subject == form_id)
+            if not self._db.is_sqlite:
+                chosen = chosen.with_for_update(skip_locked=True)
+            ids = (await connection.execute(chosen)).scalars().all()
+            if not ids:
+                return []
+            taken = update(_table).where(_table.c.id.in_(ids)).values(due_at=clock + seconds)
+            return [_notice(row) for row in await connection.execute(taken.returning(*_columns))]
+
+        return await self._db.write(work)
+
+    async def settle_notice(self, taken: Notice, status: Literal["asking", "sent", "skipped", "failed"], note: str | None = None) -> bool:
         """Say what became of a notice; False when a later attempt was made meanwhile: then that one says."""
-        sent_at = datetime.now(UTC) if status == "sent" else None
+        sent_at = datetime.now(UTC) if status in ("asking", "sent") else taken.sent_at
         return await self._change(taken, status=status, note=note, sent_at=sent_at, due_at=None)
 
     async def retry_notice(self, taken: Notice, *, seconds: float, note: str) -> bool:
@@ -101,7 +125,7 @@ class Notices(Leases):
 
     async def _change(self, taken: Notice, **values: Any) -> bool:
         async def work(connection: AsyncConnection) -> bool:
-            mine = (_table.c.id == taken.id) & (_table.c.attempts == taken.attempts) & (_table.c.status == "waiting")
+            mine = (_table.c.id == taken.id) & (_table.c.attempts == taken.attempts) & (_table.c.status == taken.status)
             return bool((await connection.execute(update(_table).where(mine).values(**values))).rowcount)
 
         return await self._db.write(work)

@@ -18,7 +18,7 @@ ActKind = Literal["message", "interrupt", "suspend", "cancel"]
 FormKind = Literal["approval", "question", "budget", "pause"]
 FormStatus = Literal["open", "answered", "expired", "withdrawn"]
 NoticeKind = Literal["started", "approval", "finished"]
-NoticeStatus = Literal["waiting", "sent", "skipped", "failed"]
+NoticeStatus = Literal["waiting", "asking", "sent", "skipped", "failed"]
 BUSY: tuple[DispatchStatus, ...] = ("waiting", "started")
 """A run is on its way or under way."""
 
@@ -309,7 +309,8 @@ class Notice:
         id: Random; a webhook carries it as `webhook-id`, the same with each attempt.
         subject: The form, or the flow run, that it is about.
         target: Who is told and how, for example `slack/docs#ops`.
-        status: `waiting` (to be sent, perhaps again), `sent`, `skipped` (nobody needs it any more) or `failed` (given up).
+        status: `waiting` (to be sent, perhaps again), `asking` (sent, with buttons that go when its form is closed), `sent`,
+            `skipped` (nobody needs it any more) or `failed` (given up).
         attempts: How often it was taken to be sent; the newest attempt alone may settle it.
         note: Why it was not sent, or what the other side said.
     """
