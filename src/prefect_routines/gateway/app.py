@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from prefect_routines.errors import StoreError
-from prefect_routines.gateway import fire, github, webhooks
+from prefect_routines.gateway import answer_page, fire, github, webhooks
 from prefect_routines.gateway.answers import Edge, Refused, answer, error
 from prefect_routines.gateway.body import Body, BodyError, parse
 from prefect_routines.gateway.interactions import SlackApps, interactions
@@ -27,6 +27,7 @@ from prefect_routines.gateway.occurrence import Occurrence
 from prefect_routines.gateway.service import Service
 from prefect_routines.gateway.signatures import SCHEMES, SignatureError, find_header, verify
 from prefect_routines.gateway.sources import WebhookSource
+from prefect_routines.notices.links import LinkKey
 from prefect_routines.store import Delivery
 from prefect_routines.visible import one_line, storable
 
@@ -51,12 +52,15 @@ def create_app(service: Service) -> ASGIApp:
         Route("/v1/claude_code/routines/{routine:path}/runs/{session}", fire.run, methods=["GET"]),
         Route("/sessions/{session}", fire.session, methods=["GET"]),
         Route("/slack/interactions", interactions, methods=["POST"]),
+        Route("/answer", answer_page.show, methods=["GET"]),
+        Route("/answer", answer_page.press, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     app.state.service = service
     app.state.slack_apps = SlackApps()
+    app.state.link_key = LinkKey()
     return Edge(_Bare(app), service.limits)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 from prefect_routines.blocks import load_block
 from prefect_routines.config import config
 from prefect_routines.errors import RoutinesError
+from prefect_routines.notices.links import LinkKey
 from prefect_routines.notices.told import Told
 from prefect_routines.notices.undelivered import NotDelivered, NotWanted
 from prefect_routines.store import Notice, Store
@@ -39,7 +40,7 @@ class Sender:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store, self._complained = store, ""
+        self._store, self._complained, self._key = store, "", LinkKey()
 
     async def __aenter__(self) -> Self:
         self._working = asyncio.create_task(self._work(), name="notices")
@@ -108,6 +109,14 @@ class Sender:
 
             place = await slack.post(block, name, told, whom)
             await self._store.settle_notice(notice, "sent" if told.form is None else "asking", place)
+        elif slug == "email":
+            from prefect_routines.notices import mail
+
+            if whom:
+                said = await mail.send(block, name, told, whom, await self._key.get())
+                await self._store.settle_notice(notice, "sent", one_line(said, 300))
+            else:
+                await self._store.split_notice(notice, [f"{reference}#{address}" for address in mail.recipients(block, name)])
         else:
             raise NotWanted(f"{reference} is a block that cannot tell anybody")
 
