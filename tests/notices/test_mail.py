@@ -140,9 +140,11 @@ def test_forged_expired_and_foreign_links_change_nothing(mailing: Mailing) -> No
     assert mailing.gateway.ask("POST", "/answer", b"t=" + b"a" * 100_000).status == 413
     assert mailing.gateway.ask("POST", link).status == 400  # the token is in the page's form, not in the address
     assert mailing.form(form).status == "open"
-    short = mailing.asks(seconds=4)
-    page = mailing.gateway.ask("GET", mailing.link(short, "Approve"))
-    mailing.gateway.until(lambda: mailing.press(page).status in (409, 410))
+    short = mailing.asks(seconds=8)
+    page = mailing.gateway.ask("GET", late := mailing.link(short, "Approve"))
+    assert page.status == 200
+    mailing.gateway.until(lambda: mailing.gateway.ask("GET", late).status == 410)
+    assert mailing.press(page).status == 410
     assert mailing.form(short).answer is None
     named = mailing.asks(people=["max@acme.com"])
     refused = mailing.gateway.ask("GET", mailing.link(named, "Approve"))

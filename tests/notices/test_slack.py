@@ -20,6 +20,8 @@ from connectors.slack_world import Workspace, workspace
 from gateway.conftest import StartGateway
 from gateway.gateway_process import Answer, Gateway
 from prefect_routines.notices.notify import notify
+from prefect_routines.notices.sender import Sender, what_is_told
+from prefect_routines.notices.slack import post
 from prefect_routines.store import Form, Store
 
 from .world import asked, waiting
@@ -174,3 +176,18 @@ def test_a_form_that_was_answered_elsewhere_loses_its_buttons(asking: Asking) ->
     asking.gateway.in_store(lambda store: store.answer_form(form.id, {}, person="ada", via="cli"))
     asking.gateway.until(lambda: len(buttons(asking.message(form))) == 1)
     assert "Answered by ada via cli." in json.dumps(asking.message(form))
+
+
+async def test_a_sender_that_died_after_posting_is_found_out(store: Store, emulator: Emulator, prefect_server: str) -> None:
+    """The next one finds the message by the notice's id, and posts no second one."""
+    with workspace(emulator) as slack:
+        name = f"test-{uuid4().hex[:8]}"
+        await slack.block(default_channel="#docs").save(name)
+        record, form = await waiting(store)
+        await notify(store, record.id, "approval", form.id, [f"slack/{name}"])
+        [taken] = await store.take_notices(seconds=-1)
+        place = await post(slack.block(), name, await what_is_told(store, taken), "docs")
+        assert await Sender(store).round() == 1
+        [notice] = await store.notices()
+        assert (notice.status, notice.attempts, notice.note) == ("asking", 2, place)
+        assert len(slack.messages("docs")) == 1

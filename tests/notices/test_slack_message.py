@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -94,6 +95,16 @@ def test_a_closed_form_says_by_whom_and_has_no_buttons() -> None:
     assert list(buttons(made)) == ["Open the session"]
     assert "Denied by ada \\\\x1b[1m via cli." in json.dumps(made)
     assert "Nobody answered in time." in json.dumps(message(told(asked(), form={"status": "expired"})))
+
+
+def test_an_end_is_told_with_its_verdict() -> None:
+    """In words that do not act."""
+    one = told()
+    record = replace(one.record, status="ended", verdict="needs_attention", summary="See <https://evil.example|here> <!channel>")
+    made = message(Told(replace(one.notice, kind="finished", subject="run-1"), record, None, one.url))
+    assert made["text"] == "docs-sync has finished: needs attention"
+    assert made["blocks"][1]["text"] == {"type": "plain_text", "text": record.summary, "emoji": False}
+    assert list(buttons(made)) == ["Open the session"]
 
 
 @pytest.mark.parametrize("value", ["", "x", "[]", '["a", "b"]', '["a", "b", 3]', '{"form": "a"}', "[" * 5000])

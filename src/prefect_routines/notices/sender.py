@@ -169,6 +169,17 @@ def session_url(session_id: str) -> str:
     return f"{config().gateway_url.rstrip('/')}/sessions/{session_id}"
 
 
+async def keep_sending() -> None:
+    """Send what is due, for ever, with a store of its own."""
+    while True:
+        try:
+            async with await Store.open() as store, Sender(store):
+                await asyncio.Event().wait()
+        except RoutinesError as error:
+            _log.warning("Notices wait: %s", one_line(str(error), 300))
+        await asyncio.sleep(30)
+
+
 async def deliver(store: Store, session_id: str, *, seconds: float = 20.0) -> None:
     """Try what is due of one session, once: for a run that nobody else sends for. It never fails; what was not sent stays due."""
     with contextlib.suppress(Exception):

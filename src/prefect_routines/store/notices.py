@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
 
-from sqlalchemy import Row, or_, select, update
+from sqlalchemy import Row, Select, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -59,23 +59,12 @@ class Notices(Leases):
             session_id: Of this session only.
         """
 
-        async def work(connection: AsyncConnection) -> list[Notice]:
-            clock = self._now()
-            chosen = (
-                select(_table.c.id).where(_table.c.status == "waiting", _table.c.due_at <= clock).order_by(_table.c.due_at).limit(limit)
-            )
-            if session_id is not None:
-                chosen = chosen.where(_table.c.session_id == session_id)
-            if not self._db.is_sqlite:
-                chosen = chosen.with_for_update(skip_locked=True)
-            ids = (await connection.execute(chosen)).scalars().all()
-            if not ids:
-                return []
-            taken = update(_table).where(_table.c.id.in_(ids)).values(due_at=clock + seconds, attempts=_table.c.attempts + 1)
-            rows = (await connection.execute(taken.returning(*_columns))).all()
-            return sorted(map(_notice, rows), key=lambda notice: (notice.created_at, notice.id))
-
-        return await self._db.write(work)
+        due = (_table.c.status == "waiting") & (_table.c.due_at <= self._now())
+        chosen = select(_table.c.id).where(due).order_by(_table.c.due_at).limit(limit)
+        if session_id is not None:
+            chosen = chosen.where(_table.c.session_id == session_id)
+        taken = await self._take(chosen, due_at=self._now() + seconds, attempts=_table.c.attempts + 1)
+        return sorted(taken, key=lambda notice: (notice.created_at, notice.id))
 
     async def take_answered(self, *, seconds: float, limit: int = 20, form_id: str | None = None) -> list[Notice]:
         """Take notices that still show buttons although their form is closed; due again after some seconds unless settled.
@@ -84,20 +73,23 @@ class Notices(Leases):
             form_id: Only those about this form.
         """
 
+        form, free = tables.forms, or_(_table.c.due_at.is_(None), _table.c.due_at <= self._now())
+        closed = select(form.c.id).where(form.c.id == _table.c.subject, form.c.status != "open").exists()
+        chosen = select(_table.c.id).where(_table.c.status == "asking", free, closed).limit(limit)
+        if form_id is not None:
+            chosen = chosen.where(_table.c.subject == form_id)
+        return await self._take(chosen, due_at=self._now() + seconds)
+
+    async def _take(self, chosen: Select[tuple[str]], **values: Any) -> list[Notice]:
+        """Change the chosen ones, so that nobody else chooses them. Mostly there are none: then nobody is kept from writing."""
+        if not await self._db.read(chosen):
+            return []
+
         async def work(connection: AsyncConnection) -> list[Notice]:
-            clock, form = self._now(), tables.forms
-            closed = select(form.c.id).where(form.c.id == _table.c.subject, form.c.status != "open").exists()
-            free = or_(_table.c.due_at.is_(None), _table.c.due_at <= clock)
-            chosen = select(_table.c.id).where(_table.c.status == "asking", free, closed).limit(limit)
-            if form_id is not None:
-                chosen = chosen.where(_table.c.subject == form_id)
-            if not self._db.is_sqlite:
-                chosen = chosen.with_for_update(skip_locked=True)
-            ids = (await connection.execute(chosen)).scalars().all()
-            if not ids:
-                return []
-            taken = update(_table).where(_table.c.id.in_(ids)).values(due_at=clock + seconds)
-            return [_notice(row) for row in await connection.execute(taken.returning(*_columns))]
+            mine = chosen if self._db.is_sqlite else chosen.with_for_update(of=_table, skip_locked=True)
+            ids = (await connection.execute(mine)).scalars().all()
+            changed = update(_table).where(_table.c.id.in_(ids)).values(**values).returning(*_columns)
+            return [_notice(row) for row in await connection.execute(changed)] if ids else []
 
         return await self._db.write(work)
 
