@@ -98,7 +98,7 @@ def test_a_link_shows_a_page_and_its_button_answers(mailing: Mailing) -> None:
     assert mailing.form(form).status == "open"
     page = mailing.gateway.ask("GET", link)
     said = page.raw.decode()
-    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;quoted&quot; \\u202etxt https://evil.example/x\n    subject: #safe" in said
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;quoted&quot; \\u202etxt https://evil.example/x\nsubject: #safe</pre>" in said
     assert "<script" not in said
     assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
     assert page.headers["referrer-policy"] == "no-referrer"

@@ -15,6 +15,10 @@ from prefect_routines.store import Form, Notice, SessionRecord
 
 from .world import asked
 
+LONG = [asked(arguments={"text": "a" * 5000})]
+MANY = [asked(n) for n in range(30)]
+WIDE = [asked(arguments={f"a{n}": n for n in range(100)})]
+ALL = [asked(n, arguments={"text": "a" * 2500}) for n in range(10)]
 NOW = datetime(2026, 11, 2, 9, 0, tzinfo=UTC)
 
 
@@ -38,15 +42,15 @@ def buttons(made: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def shown(made: dict[str, Any]) -> list[str]:
-    """The preformatted texts."""
-    return [block["elements"][0]["elements"][0]["text"] for block in made["blocks"] if block["type"] == "rich_text"]
+    """The names of arguments, and their values."""
+    return [part["elements"][0]["text"] for block in made["blocks"] if block["type"] == "rich_text" for part in block["elements"]]
 
 
 def test_a_call_is_shown_whole_with_three_decisions_and_the_session() -> None:
     """A button carries the form, the calls' digest and the decision, and nothing else."""
     one = told(asked())
     made = message(one)
-    assert shown(made) == ["channel: #docs\ntext: The guide is up to date."]
+    assert shown(made) == ["channel", "#docs", "text", "The guide is up to date."]
     assert list(buttons(made)) == ["Approve", "Approve all like this", "Deny", "Open the session"]
     assert one.form is not None
     assert Click.read(buttons(made)["Deny"]["value"]) == Click("frm-1", calls_digest(one.form.content), "deny")
@@ -59,23 +63,25 @@ def test_nothing_that_others_wrote_stands_where_slack_reads_markup() -> None:
     call = asked(arguments={"text": evil, "<!here>": "x"}, target="<!everyone>", reason="<https://evil.example|why>", title=evil)
     made = message(told(call))
     for block in made["blocks"]:
-        texts = [block["text"]] if block["type"] == "section" else [one["text"] for one in block.get("elements", []) if "text" in one]
+        texts = [block["text"]] if block["type"] == "section" else [one["text"] for one in block["elements"] if "text" in one]
         assert all(text["type"] == "plain_text" for text in texts)
         assert block["type"] in ("section", "rich_text", "actions")
-    [text] = shown(made)
-    assert "\n    channel: #safe [secret" in text
+    name, text, other, _ = shown(made)
+    assert (name, other) == ("text", "<!here>")  # a value's lines stay in its own box
+    assert "\nchannel: #safe [secret" in text
     assert "\\u202etxt\\x1b[2J" in text
     assert "<" not in made["text"]
     assert "ghp_" not in json.dumps(made)
 
 
-@pytest.mark.parametrize("calls", [[asked(arguments={"text": "a" * 5000})], [asked(n) for n in range(30)]])
+@pytest.mark.parametrize("calls", [LONG, MANY, WIDE, ALL])
 def test_what_is_not_shown_whole_cannot_be_approved_here(calls: list[dict[str, Any]]) -> None:
     """Denied, yes; the rest is on the session's page. Slack takes the message: 50 blocks, 3000 characters each."""
     made = message(told(*calls))
     assert list(buttons(made)) == ["Deny", "Open the session"]
     assert len(made["blocks"]) <= 50
     assert all(len(text) <= 3000 for text in shown(made))
+    assert sum(len(text) for text in shown(made)) <= 9000
     assert "on the session's page" in json.dumps(made)
 
 

@@ -23,7 +23,7 @@ from prefect_routines.gateway.limits import reading
 from prefect_routines.gateway.service import Service
 from prefect_routines.notices.links import AnswerLink, LinkKey, LinkRefused
 from prefect_routines.notices.sender import Sender
-from prefect_routines.notices.told import DECISIONS, arguments_text, calls_digest, decidable, outcome, plain
+from prefect_routines.notices.told import DECISIONS, calls_digest, decidable, outcome, plain, shown_arguments
 from prefect_routines.steering.acts import Person, answer, may_answer
 from prefect_routines.steering.form import uniform_answer
 from prefect_routines.store import Form
@@ -35,6 +35,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #1d2430; background: #fff }
 h1 { font-size: 1.4rem } h2 { font-size: 1rem; margin-bottom: .3rem; overflow-wrap: anywhere }
 pre { background: #f2f4f7; border: 1px solid #d5dae2; border-radius: 6px; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
+.name { margin: .6rem 0 .2rem; font-weight: 600; overflow-wrap: anywhere } pre { margin: 0 }
 textarea { width: 100%; box-sizing: border-box; font: inherit; min-height: 4rem }
 button { font: inherit; font-weight: 600; padding: .6rem 1.4rem; border: 0; border-radius: 6px; color: #fff; background: #1f7a4d }
 button.deny { background: #b3261e } .small { color: #5a6473; font-size: .9rem }
@@ -68,7 +69,7 @@ async def show(request: Request) -> Response:
     for call in form.content.get("calls", []):
         target = f" → {_h(one_line(plain(str(call['target'])), 300))}" if call["target"] else ""
         parts.append(f"<h2>{_h(call['tool'])}{target}</h2><p class=small>{_h(one_line(plain(str(call['reason'])), 300))}</p>")
-        parts.append(f"<pre>{_h(arguments_text(call['arguments']))}</pre>")
+        parts += [f"<p class=name>{_h(name)}</p><pre>{_h(value)}</pre>" for name, value in shown_arguments(call["arguments"])]
     if link.decision == "approve_all":
         rules = "\n".join(str(call["like"]) for call in form.content.get("calls", []))
         parts.append(f"<p>And, for the rest of this session, all that these rules allow:</p><pre>{_h(plain(rules))}</pre>")

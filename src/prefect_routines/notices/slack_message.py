@@ -8,9 +8,10 @@ https://docs.slack.dev/reference/block-kit/blocks
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from prefect_routines.notices.told import DECISIONS, Told, arguments_text, calls_digest, decidable, outcome, plain
+from prefect_routines.notices.told import DECISIONS, Told, calls_digest, decidable, outcome, plain, shown_arguments
 from prefect_routines.outgoing import Outgoing
 from prefect_routines.outgoing.allowance import Allowance
 from prefect_routines.outgoing.text import sanitise
@@ -18,7 +19,7 @@ from prefect_routines.visible import one_line
 
 ACTION = "routines.decide."
 """What the id of a button that decides begins with."""
-_MOST, _OF_ONE, _CALLS = 8000, 2900, 12  # characters in all, of one block, and calls; Slack takes 50 blocks
+_MOST, _OF_ONE, _CALLS, _ELEMENTS = 8000, 2900, 12, 40  # characters in all, of one call; calls, parts of one; Slack takes 50 blocks
 _STYLES = {"approve": {"style": "primary"}, "deny": {"style": "danger"}}
 Block = dict[str, Any]
 
@@ -78,13 +79,9 @@ def _shown(told: Told) -> tuple[list[Block], bool]:
     for call in calls[:_CALLS]:
         target = f" → {one_line(plain(str(call['target'])), 200)}" if call["target"] else ""
         blocks.append(_section(f"{one_line(call['tool'], 100)}{target}\n{one_line(plain(str(call['reason'])), 300)}"))
-        text = arguments_text(call["arguments"])
-        room = min(_OF_ONE, left)
-        if len(text) > room:
-            whole = False
-            text = f"{text[:room]}\n[cut: {len(text) - room} more characters, on the session's page]"
-        left = max(0, left - len(text))
-        blocks.append({"type": "rich_text", "elements": [{"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]}]})
+        made, used, all_of_it = _arguments(call["arguments"], min(_OF_ONE, left))
+        blocks.append(made)
+        left, whole = left - used, whole and all_of_it
     if len(calls) > _CALLS:
         blocks.append(_section(f"and {len(calls) - _CALLS} more calls, on the session's page"))
     blocks += [_section(plain(str(question["question"]))) for question in questions[:_CALLS]]
@@ -93,6 +90,22 @@ def _shown(told: Told) -> tuple[list[Block], bool]:
     if not whole:
         blocks.append(_section("Too long to be shown here whole, so it can be approved on the session's page only."))
     return blocks, whole
+
+
+def _arguments(arguments: Mapping[str, Any], room: int) -> tuple[Block, int, bool]:
+    """Each argument's name and, set apart, its value; how many characters that took, and whether it is all of them."""
+    elements: list[Block] = []
+    used = 0
+    for name, value in shown_arguments(arguments):
+        fits = len(elements) < _ELEMENTS and used + len(name) + len(value) <= room
+        text = value if fits else f"{value[: max(0, room - used - len(name))]}\n[cut, see the session's page]"
+        elements.append({"type": "rich_text_section", "elements": [{"type": "text", "text": name, "style": {"bold": True}}]})
+        elements.append({"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]})
+        used += len(name) + len(text)
+        if not fits:
+            return {"type": "rich_text", "elements": elements}, used, False
+    nothing = {"type": "rich_text_section", "elements": [{"type": "text", "text": "(no arguments)"}]}
+    return {"type": "rich_text", "elements": elements or [nothing]}, used, True
 
 
 def _buttons(told: Told, whole: bool) -> Block:

@@ -108,14 +108,18 @@ def calls_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(hashes, ensure_ascii=True).encode()).hexdigest()[:32]
 
 
+def shown_arguments(arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Arguments by name, as a person is shown them; each has to be set apart from the next, so that no value can pass for another one."""
+    return [
+        (one_line(name, 80), plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)) or '""')
+        for name, value in arguments.items()
+    ]
+
+
 def arguments_text(arguments: Mapping[str, Any]) -> str:
-    """Arguments by name. The lines of a value are indented, so that none of them can pass for another argument."""
-    parts = []
-    for name, value in arguments.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=1)
-        lines = plain(text).split("\n")
-        parts.append(f"{one_line(name, 80)}: {lines[0]}" if len(lines) == 1 else "\n    ".join([f"{one_line(name, 80)}:", *lines]))
-    return "\n".join(parts) or "(no arguments)"
+    """Arguments as one text, in which the lines of a value are indented."""
+    parts = [f"{name}: {value}" if "\n" not in value else f"{name}:\n{value}" for name, value in shown_arguments(arguments)]
+    return "\n".join(part.replace("\n", "\n    ") for part in parts) or "(no arguments)"
 
 
 def outcome(form: Form) -> str:
