@@ -46,6 +46,14 @@ class LeaseHeld(StoreError):
         self.session_id, self.holder, self.seconds = session_id, holder, seconds
 
 
+class SessionCancelled(RoutinesError):
+    """A person has stopped the session; nothing more of it is done."""
+
+    def __init__(self, session_id: str, person: str, via: str) -> None:
+        super().__init__(f"cancelled by {person or 'somebody'}{f' ({via})' if via else ''}")
+        self.session_id, self.person, self.via = session_id, person, via
+
+
 class OutputLimit(RoutinesError):
     """A policy rule allows no further write in this session. Nothing was sent."""
 

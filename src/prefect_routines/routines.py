@@ -13,7 +13,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import ValidationError
 
-from prefect_routines.errors import RoutinesError, SettingsError
+from prefect_routines.errors import RoutinesError, SessionCancelled, SettingsError
 from prefect_routines.events import Event
 from prefect_routines.session.beginning import begin, settle
 from prefect_routines.session.session import Session
@@ -85,6 +85,8 @@ class Routine(Flow[P, Outcome], Generic[P]):
                 outcome = await session.run(prompt)
             if start.dispatch is not None:
                 await settle(start.dispatch)
+        except SessionCancelled as error:
+            return Cancelled(message=visible(str(error)))
         except RoutinesError as error:
             return self._failed(visible(f"failed: {error}"), error)
         if outcome.green:

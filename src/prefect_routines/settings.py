@@ -100,8 +100,12 @@ class Budget(_Model):
     tokens: int | None = Field(default=None, ge=1, description="Tokens in all: input, cached input and output.")
     dollars: float | None = Field(default=10.0, gt=0, description="Cost of the model in US dollars.")
     minutes: float = Field(default=60.0, gt=0, description="Wall time.")
-    on_budget: Literal["end"] = Field(
-        default="end", description="What happens when it is used up. 'end': an orderly end, verdict needs_attention."
+    dollars_per_day: float | None = Field(
+        default=None, gt=0, description="Cost of the model in US dollars of all sessions of the routine in one day (UTC)."
+    )
+    on_budget: Literal["end", "pause"] = Field(
+        default="end",
+        description="What happens when it is used up. 'end': an orderly end, verdict needs_attention; 'pause': a person can raise it.",
     )
 
 
@@ -112,6 +116,17 @@ class Deadlines(_Model):
     stall: float = Field(default=300, gt=0, description="Seconds without a new word while Claude replies; then the turn is tried again.")
     retry: float = Field(default=900, gt=0, description="Seconds during which one turn is tried again when the service fails or is busy.")
     tool: float = Field(default=1800, gt=0, description="Seconds one tool call may take.")
+
+
+class Answers(_Model):
+    """How people answer what a session waits for."""
+
+    minutes: float = Field(default=1440, gt=0, description="How long an answer is waited for.")
+    default: Literal["deny", "approve", "stop"] = Field(default="deny", description="What counts when none came in time.")
+    people: list[str] = Field(
+        default_factory=list,
+        description="Who may answer, by name; then the Prefect UI, which knows no names, may not. Default: everybody who can reach it.",
+    )
 
 
 class Limits(_Model):
@@ -176,9 +191,12 @@ class Settings(Starting):
     sandbox: Literal["bubblewrap", "none"] = Field(
         default="bubblewrap", description="'none' runs commands unprotected on the worker: for trusted tinkering only."
     )
-    unattended: Literal["deny", "fail"] = Field(
-        default="deny", description="What becomes of a call that needs a person when nobody is there."
+    unattended: Literal["wait", "deny", "fail"] | None = Field(
+        default=None,
+        description="What becomes of a call that needs a person: the run can 'wait' for one, 'deny' the call, or 'fail'. "
+        "Default: calls under an `ask` rule wait, those that no rule mentions are denied.",
     )
+    answers: Answers = Field(default_factory=Answers, description="How long a person is waited for, and who may answer.")
     notify: list[str] = Field(
         default_factory=list,
         description="Who is told: 'slack/docs#ops', 'email/ops' and 'email/ops#ada@acme.com' when a session needs a person, "

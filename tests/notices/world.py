@@ -26,6 +26,6 @@ async def waiting(
     lease = await store.acquire(record.id)
     async with store.keep(lease):
         shown = {"calls": list(calls or [asked()]), "questions": [], **content}
-        form = await store.open_form(lease, key="turn-1", kind=kind, content=shown, flow_run_id=None, seconds=seconds)
+        form = await store.open_form(lease, f"frm-{uuid4().hex}", key="turn-1", kind=kind, content=shown, flow_run_id=None, seconds=seconds)
         await store.update_session(lease, status="suspended")
     return record, form

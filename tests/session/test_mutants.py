@@ -21,9 +21,7 @@ Statuses = dict[str, int | None]
 
 
 @pytest.fixture(scope="module")
-def statuses(
-    prefect_server: str, tmp_path_factory: pytest.TempPathFactory, let_others_in: Callable[[Path], None]
-) -> Iterator[Statuses]:
+def statuses(prefect_server: str, tmp_path_factory: pytest.TempPathFactory, let_others_in: Callable[[Path], None]) -> Iterator[Statuses]:
     """How the tests ended against each mutant, and, under the empty name, all of them against the source as it is."""
     place = tmp_path_factory.mktemp("mutants")
     let_others_in(place)  # the session's own user reads the sandbox's supervisor from the copy

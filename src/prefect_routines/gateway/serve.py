@@ -118,6 +118,7 @@ async def running(settings: Config) -> AsyncIterator[Service]:
     from prefect_routines.gateway.sources import Sources
     from prefect_routines.notices.notify import operators_targets
     from prefect_routines.notices.sender import Sender
+    from prefect_routines.steering.deadlines import look_after
     from prefect_routines.store import Store
 
     operators_targets()  # a slip of the pen in it is told now, not when somebody waits for a notice
@@ -130,6 +131,8 @@ async def running(settings: Config) -> AsyncIterator[Service]:
         sources = await stack.enter_async_context(Sources(settings.home / "gateway-sources", key))
         dispatcher = await stack.enter_async_context(Dispatcher(store, sources.identities))
         await stack.enter_async_context(Sender(store))
+        caring = asyncio.create_task(look_after(store, logging.getLogger(__name__)), name="forms")
+        stack.callback(caring.cancel)
         ui = prefect.ui_url or prefect.api.url.removesuffix("/api")
         yield Service(store, sources, Deployments(), dispatcher.wake, limits(settings), settings.gateway_url, ui)
 

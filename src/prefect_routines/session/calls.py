@@ -12,9 +12,21 @@ from prefect_routines.errors import RoutinesError, SandboxLost, SandboxUnavailab
 from prefect_routines.outgoing import Allowance
 from prefect_routines.policy import Circumstances, Decision, decide, declaration
 from prefect_routines.session import outputs
+from prefect_routines.session.approval import (
+    Asked,
+    Unattended,
+    asked_call,
+    denied,
+    may_go_ahead,
+    question,
+    told_of_change,
+    waits_for_people,
+)
 from prefect_routines.session.outputs import LEAK, UNKNOWN_OUTCOME
 from prefect_routines.session.run import Flaw
+from prefect_routines.session.steering import Cut
 from prefect_routines.session.transcript import Call
+from prefect_routines.tools.people import ask_person
 from prefect_routines.tools.prose import harmless
 from prefect_routines.tools.shell import bash
 from prefect_routines.tools.tool import Tool, ToolResult, jsonable
@@ -22,13 +34,14 @@ from prefect_routines.visible import one_line, storable
 
 if TYPE_CHECKING:
     from prefect_routines.session.session import Session
+    from prefect_routines.store import FormKind
 
 CUT_OFF = "Not run: your reply was cut off before this call was complete. Make it again, in smaller pieces if it is long."
 ENDED = "Not run: the report before it ended the session."
 
 
-class Unattended(RoutinesError):
-    """A call needs a person, nobody is there, and the routine says that this is a failure."""
+NOT_RUN = "Not run: {who} interrupted you before this call began."
+STOPPED = "Stopped: {who} interrupted it while it ran. What it had done by then is done."
 
 
 @dataclass(frozen=True)
@@ -42,14 +55,22 @@ class Ready:
 
 
 async def answer(session: Session, calls: Sequence[Call]) -> None:
-    """Answer the open calls of a turn. Calls that change files or write outside keep Claude's order; others run together."""
+    """Answer the open calls of a turn. Calls that change files or write outside keep Claude's order; others run together.
+
+    The first call that needs a person ends this: it and all later ones that need one become a form, which the session waits for.
+    """
     used = dict(session.transcript.used)
     waiting: list[Ready] = []
-    for call in calls:
+    for place, call in enumerate(calls):
+        ready: Ready | Asked | ToolResult
         if session.transcript.verdict is not None:
-            ready: Ready | ToolResult = ToolResult(ENDED, is_error=True, note="not run")
+            ready = ToolResult(ENDED, is_error=True, note="not run")
         else:
             ready = await outputs.settled(session, call) or prepare(session, call, used)
+        if isinstance(ready, Asked):
+            await together(session, waiting)
+            await ask(session, calls[place:], used)
+            return
         if isinstance(ready, ToolResult):
             ready = await outputs.unsettled(session, call) or ready
             await decline(session, call, ready)
@@ -77,38 +98,62 @@ async def decline(session: Session, call: Call, result: ToolResult) -> None:
     await session.task(session.label(tool.title(given) if tool else call.name), work)
 
 
-def prepare(session: Session, call: Call, used: dict[str, int]) -> Ready | ToolResult:
-    """Check a call and ask the policy; what may not be made gets its answer at once."""
+async def ask(session: Session, calls: Sequence[Call], used: dict[str, int]) -> None:
+    """Open one form for all calls of a turn that need a person."""
+    asked = [one for call in calls if isinstance(one := prepare(session, call, dict(used)), Asked)]
+    kind: FormKind = "approval" if any(one.call is not None for one in asked) else "question"
+    questions = [one.question for one in asked if one.question is not None]
+    await session.ask(kind, {"calls": [one.call for one in asked if one.call is not None], "questions": questions})
+
+
+def prepare(session: Session, call: Call, used: dict[str, int]) -> Ready | Asked | ToolResult:
+    """Check a call and ask the policy; what may not be made gets its answer at once, what a person decided is done."""
     tool = session.tools.get(call.name)
     if tool is None:
         return ToolResult(f"There is no tool {one_line(call.name)!r}. There are: {', '.join(sorted(session.tools))}.", is_error=True)
+    decided = session.transcript.decisions.get(call.id)
+    if (answered := already_answered(call, tool, decided)) is not None:
+        return answered
+    try:
+        arguments = checked(session, tool, call, (decided or {}).get("arguments"))
+    except ToolError as error:
+        return ToolResult(str(error), is_error=True, note=session.label(str(error)))
+    if tool is ask_person:
+        return question(session, call, arguments)
+    counts = {} if call.started else {**used, **session.outputs_used}  # a call that was under way keeps the permission it had
+    given = circumstances(session, counts)
+    decision = decide(session.settings.policy, tool.name, arguments, main=tool.main, writes=tool.writes, targets=tool.targets, given=given)
+    if decision.answer == "ask" and may_go_ahead(session, tool, call, arguments, decided):
+        decision = Decision("allow", None, "a person approved it")
+    if decision.answer == "allow":
+        return Ready(call, tool, arguments, decision)
+    waits = decision.answer == "ask" and waits_for_people(session, decision)
+    return asked_call(session, tool, call, arguments, decision) if waits else refuse(session, tool, arguments, decision)
+
+
+def already_answered(call: Call, tool: Tool, decided: dict[str, Any] | None) -> ToolResult | None:
+    """The answer to a call that needs no look at its arguments."""
     if call.cut_off:
         return ToolResult(CUT_OFF, is_error=True, note="cut off")
     if call.started and not (tool.idempotent or tool.writes):  # what became of a write is for the outputs path to find out
         return ToolResult(UNKNOWN_OUTCOME, is_error=True, note="interrupted")
-    try:
-        arguments = checked(session, tool, call)
-    except ToolError as error:
-        return ToolResult(str(error), is_error=True, note=session.label(str(error)))
-    counts = {} if call.started else {**used, **session.outputs_used}  # a call that was under way keeps the permission it had
-    given = circumstances(session, counts)
-    decision = decide(session.settings.policy, tool.name, arguments, main=tool.main, writes=tool.writes, targets=tool.targets, given=given)
-    if decision.answer == "allow":
-        return Ready(call, tool, arguments, decision)
-    return refuse(session, tool, arguments, decision)
+    return denied(decided) if decided is not None and decided["decision"] == "deny" else None
 
 
-def checked(session: Session, tool: Tool, call: Call) -> dict[str, Any]:
+def checked(session: Session, tool: Tool, call: Call, changed: dict[str, Any] | None = None) -> dict[str, Any]:
     """A call's arguments as they are decided on and used; those of a write fit to leave, and once it has started the same for ever.
+
+    Args:
+        changed: What a person wants instead of Claude's.
 
     Raises:
         ToolError: They do not fit, or hold a secret.
     """
     if not tool.writes:
-        return tool.check(call.input)
+        return tool.check(call.input if changed is None else changed)
     if call.arguments is not None:
         return tool.check(call.arguments)
-    arguments = tool.check(call.input)
+    arguments = tool.check(call.input if changed is None else changed)
     if session.redactor.value(plain := jsonable(arguments)) != plain:  # before the text is changed: half a secret is one, too
         raise ToolError(LEAK)
     return harmless(arguments, tool, allowance(session, arguments))
@@ -149,6 +194,11 @@ def refuse(session: Session, tool: Tool, arguments: dict[str, Any], decision: De
 
 async def together(session: Session, group: Sequence[Ready]) -> None:
     """Make calls side by side: all starts are journaled in one write, each result as it comes."""
+    if (cut := session.steering.cut) is not None:
+        not_run = ToolResult(NOT_RUN.format(who=cut.person or "a person"), is_error=True, note="interrupted")
+        for ready in group:
+            await decline(session, ready.call, not_run)
+        return
     if not group:
         return
     await session.record(*(("tool.start", start(ready)) for ready in group))
@@ -179,14 +229,17 @@ async def make(session: Session, ready: Ready, *, side_by_side: bool) -> None:
 
     async def work() -> str:
         limit = session.settings.deadlines.tool
+        calling = session.call(ready.tool, ready.call, ready.arguments, ready.decision, side_by_side=side_by_side)
         try:
-            async with asyncio.timeout(limit):
-                result = await session.call(ready.tool, ready.call, ready.arguments, ready.decision, side_by_side=side_by_side)
+            async with asyncio.timeout(limit):  # a write is not stopped half-way: it takes seconds, and then its outcome is known
+                result = await (calling if ready.tool.writes else session.steering.cuttable(calling))
             if ready.tool.writes and not result.is_error:
                 result = replace(result, data={**result.data, "written": one_line(ready.tool.title(ready.arguments))})
         except TimeoutError:
             unknown = " Its outcome is unknown: check what has happened before you repeat it." if ready.tool.writes else ""
             result = ToolResult(f"Stopped: it took longer than {limit:g} s.{unknown}", is_error=True, note="timed out")
+        except Cut as cut:
+            result = ToolResult(STOPPED.format(who=cut.person or "a person"), is_error=True, note="interrupted")
         except (StoreError, SandboxLost, SandboxUnavailable):
             raise  # the session itself is broken, not the call
         except RoutinesError as error:
@@ -194,6 +247,8 @@ async def make(session: Session, ready: Ready, *, side_by_side: bool) -> None:
         except Exception as error:  # a tool of the author's: Claude may find another way
             session.log(f"{ready.tool.name} raised {type(error).__name__}: {session.label(str(error))}")
             result = ToolResult(f"The tool failed: {type(error).__name__}: {error}", is_error=True, note=f"raised {type(error).__name__}")
+        if (changed := session.transcript.decisions.get(ready.call.id, {})).get("arguments") is not None:
+            result = told_of_change(result, changed)
         if ready.tool.outside or (ready.tool is bash and session.settings.network):
             result = replace(result, data={**result.data, "outside": True})
         await record_result(session, ready.call, result, time.monotonic() - began)

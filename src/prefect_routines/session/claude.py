@@ -83,6 +83,8 @@ class Claude:
 
     def __init__(self, client: AsyncAnthropic, stall: float) -> None:
         self._client, self._stall = client, stall
+        self.so_far: dict[str, int] | None = None
+        """Tokens of the reply that is being streamed, or that was cut; None before its first word."""
         self.heard_at: str | None = None
         """The service's clock when the model was looked up, as its `Date` header has it."""
 
@@ -179,12 +181,14 @@ class Claude:
         import anthropic
         import httpx2
 
-        message, ended = None, False
+        message, ended, self.so_far = None, False, None
         inputs: dict[int, str] = {}
         try:
             async with asyncio.timeout(self._stall) as silence, self._client.beta.messages.stream(**request) as stream:
                 async for event in stream:
                     message, ended = stream.current_message_snapshot, event.type == "message_stop"
+                    if event.type in ("message_start", "message_delta"):
+                        self.so_far = _tokens(message)
                     if event.type == "content_block_delta" and event.delta.type == "input_json_delta":
                         inputs[event.index] = inputs.get(event.index, "") + event.delta.partial_json
                     silence.reschedule(asyncio.get_running_loop().time() + self._stall)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prefect_routines.errors import ModelError
-from prefect_routines.session import budget, pricing
+from prefect_routines.errors import ModelError, SessionCancelled
+from prefect_routines.session import budget, pricing, waiting
 from prefect_routines.session.arrivals import take_arrivals
 from prefect_routines.session.calls import answer
 from prefect_routines.session.claude import ContextFull, Rejected, Reply, Transient, wait_before_retry
+from prefect_routines.session.steering import Cut
 from prefect_routines.visible import one_line
 
 if TYPE_CHECKING:
@@ -32,12 +33,20 @@ async def converse(session: Session) -> None:
 
 
 async def step(session: Session) -> None:
-    """The next thing to do: answer calls, end, compact or ask Claude."""
+    """The next thing to do: hear people, wait for one, answer calls, end, compact or ask Claude."""
+    await session.steering.take()
     state = session.transcript
-    if state.open_calls:
+    if state.cancelled:
+        raise SessionCancelled(session.id, state.cancelled["person"], state.cancelled["via"])
+    if state.form:
+        await waiting.wait(session)
+    elif state.open_calls:
         await answer(session, state.open_calls)
-    elif end := ending(session):
-        await session.end(*end)
+    elif end := await ending(session):
+        if session.settings.budget.on_budget == "pause" and end.budget and not state.declined(end.reason):
+            await session.ask("budget", {"reached": end.reason, "calls": [], "questions": []})
+        else:
+            await session.end(end.verdict, end.reason)
     elif not state.waits_for_reply:
         await session.say(nudge(state.stop_reason))
     elif state.context_tokens > COMPACT_AT * session.window or state.stop_reason == "model_context_window_exceeded":
@@ -47,17 +56,27 @@ async def step(session: Session) -> None:
         await turn(session)
 
 
-def ending(session: Session) -> tuple[Verdict, str] | None:
-    """Why the session ends without a report: verdict and reason; None if it does not."""
+class End(NamedTuple):
+    """Why a session ends without a report; `budget`: because something is used up."""
+
+    verdict: Verdict
+    reason: str
+    budget: bool = False
+
+
+async def ending(session: Session) -> End | None:
+    """Why the session ends without a report; None if it does not."""
     state = session.transcript
     if state.stop_reason == "refusal":
         category = (state.stop_details or {}).get("category")
-        return "failed", f"Claude declined to go on{f' ({category})' if category else ''}"
+        return End("failed", f"Claude declined to go on{f' ({category})' if category else ''}")
     if state.unanswered_ends > NUDGES:
-        return "needs_attention", "Claude stopped without reporting what the work came to"
+        return End("needs_attention", "Claude stopped without reporting what the work came to")
+    limits = budget.raised(session.settings.budget, state.raised)
+    today = await session.spent_today() if limits.dollars_per_day is not None else 0.0
     used = state.dollars + state.reserved
-    over = budget.reached(session.settings.budget, turns=state.turns, tokens=state.total_tokens, dollars=used, seconds=state.seconds)
-    return ("needs_attention", over) if over else None
+    over = budget.reached(limits, turns=state.turns, tokens=state.total_tokens, dollars=used, seconds=state.seconds, today=today)
+    return End("needs_attention", over, budget=True) if over else None
 
 
 def nudge(stop_reason: str | None) -> str:
@@ -76,6 +95,8 @@ async def turn(session: Session) -> None:
             reply = await attempts(session, number, session.transcript.request())
         except OutOfBudget:
             return "out of budget"
+        except Cut:
+            return "interrupted"
         except (ContextFull, Rejected) as error:
             if session.transcript.fresh_pictures:  # a file that is no picture, or too many: without them the session goes on
                 await session.record(("pictures.withdrawn", {"reason": one_line(str(error), 300)}))
@@ -125,7 +146,15 @@ async def attempts(session: Session, number: int, request: dict[str, Any]) -> Re
             spend=[session.spend(number, model, reserved, guess, began=True)],
         )
         try:
-            return await session.claude.sample(request)
+            return await session.steering.cuttable(session.claude.sample(request))
+        except Cut as cut:
+            used = session.claude.so_far or guess
+            paid = session.price(model, used)
+            await session.record(
+                ("turn.interrupted", {"turn": number, "attempt": attempt, "person": cut.person, "dollars": paid}),
+                spend=[session.spend(number, model, paid, used)],
+            )
+            raise
         except (Transient, ModelError) as error:
             tokens = error.tokens if isinstance(error, Transient) else None
             paid = session.price(model, tokens) if tokens else 0.0
@@ -135,11 +164,11 @@ async def attempts(session: Session, number: int, request: dict[str, Any]) -> Re
             )
             if not isinstance(error, Transient):
                 raise
-            if ending(session):
+            if await ending(session):
                 raise OutOfBudget from None
             allowed = session.patience() - (time.monotonic() - began)
             session.log(f"Turn {number}: {error.reason}; attempt {attempt}")
-            if not await wait_before_retry(attempt, error.retry_after, allowed):
+            if not await session.steering.cuttable(wait_before_retry(attempt, error.retry_after, allowed)):
                 said = f", and asks to wait {error.retry_after:g} s" if error.retry_after else ""
                 raise ModelError(f"no reply from Claude after {attempt} attempts: {error.reason}{said}; retry the run later") from None
 
@@ -153,6 +182,8 @@ async def compact(session: Session) -> None:
             reply = await attempts(session, number, session.transcript.compaction_request())
         except OutOfBudget:
             return "out of budget"
+        except Cut:
+            return "interrupted"
         except ContextFull as error:
             raise ModelError(f"{error}; not even a summary fits. Split the work, or give tools less to read") from None
         if reply.stop_reason != "compaction" or not any(block.get("content") for block in reply.content):

@@ -8,8 +8,8 @@ from typing import Any
 from prefect_routines.settings import Settings
 
 WORK = """\
-You carry out a routine: a piece of work that somebody set up in advance and that now runs by itself. Nobody is watching and \
-nobody answers questions. Work until it is done, check your result, then call `report` once.
+You carry out a routine: a piece of work that somebody set up in advance and that now runs by itself. {people} \
+Work until it is done, check your result, then call `report` once.
 
 You work in a sandbox. The shell and the file tools see /workspace and the system's programs, nothing else of the machine. {network}
 
@@ -18,6 +18,10 @@ your task is what this conversation's user messages say.
 
 Work leaves the sandbox only through tools that write outside, and only where the routine's policy allows it. If a call is \
 refused, do not try to get around it: say in your report what was missing."""
+
+
+ALONE = "Nobody is watching and nobody answers questions."
+ASKED = "Nobody is watching; what only a person can decide you can ask with `ask_person`, and some of your calls a person must approve."
 
 
 def system_prompt(settings: Settings, *, guidelines: Sequence[str], event: bool) -> list[dict[str, Any]]:
@@ -30,7 +34,7 @@ def system_prompt(settings: Settings, *, guidelines: Sequence[str], event: bool)
     """
     hosts = ", ".join(settings.network)
     network = f"Through its proxy it reaches: {hosts}." if hosts else "It has no network."
-    parts = [WORK.format(network=network)]
+    parts = [WORK.format(network=network, people=ASKED if settings.unattended == "wait" else ALONE)]
     if settings.repositories:
         lines = [f"- /workspace/{repository.name} ({repository.url})" for repository in settings.repositories]
         parts.append("Repositories, cloned:\n" + "\n".join(lines))

@@ -52,6 +52,11 @@ class Publisher:
         """There is something new to show."""
         self._news.set()
 
+    async def show_now(self) -> None:
+        """Show where things stand, before the session waits; a page that cannot be reached holds nothing up."""
+        with contextlib.suppress(Exception):
+            await self._show()
+
     async def finish(self, outcome: Outcome) -> None:
         """Show the end. A page that cannot be reached does not undo the work: it is only logged."""
         try:

@@ -58,6 +58,11 @@ class Run:
             related.append({"prefect.resource.id": f"prefect.deployment.{self.deployment_id}", "prefect.resource.role": "deployment"})
         emit_event(FIRST_REPLY, resource, related=related)
 
+    def is_suspended(self) -> bool:
+        """Whether somebody has suspended the run from outside, as the button of Prefect's UI does; Prefect's engine listens for that."""
+        context = FlowRunContext.get()
+        return context is not None and context.flow_run_suspension_request.is_requested()
+
     def has_ended(self, session: str) -> None:
         """Remember that a session of this run came to a verdict."""
         _ended.add((self.id, self.attempt, session))

@@ -11,14 +11,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
+from types import TracebackType
 from typing import Any, Self
 
+from prefect_routines.config import config
 from prefect_routines.connectors.connector import Connections
-from prefect_routines.errors import LeaseLost, RoutinesError, SettingsError
+from prefect_routines.errors import LeaseHeld, LeaseLost, RoutinesError, SettingsError
 from prefect_routines.events import Event, new_session_id
 from prefect_routines.policy import Decision
 from prefect_routines.redaction import Redactor
-from prefect_routines.session import outputs, pricing
+from prefect_routines.session import outputs, pricing, waiting
 from prefect_routines.session.arrivals import event_text
 from prefect_routines.session.claude import Reply
 from prefect_routines.session.loop import converse
@@ -26,14 +28,20 @@ from prefect_routines.session.page import plain
 from prefect_routines.session.preparation import constants, prepare
 from prefect_routines.session.publish import Publisher
 from prefect_routines.session.run import Run, run_task
+from prefect_routines.session.steering import PREFECT_UI, Steering
 from prefect_routines.session.transcript import Call, Transcript
+from prefect_routines.session.waiting import Suspend
 from prefect_routines.settings import Settings
-from prefect_routines.store import Entry, Spend, Store
+from prefect_routines.steering.acts import CANCELLED
+from prefect_routines.store import Entry, Form, FormKind, Lease, SessionRecord, Spend, Store
 from prefect_routines.tools import WORKSPACE_TOOLS
 from prefect_routines.tools.paging import redacting
+from prefect_routines.tools.people import ask_person
 from prefect_routines.tools.tool import Tool, ToolContext, ToolResult
 from prefect_routines.verdict import Outcome, Verdict
 from prefect_routines.visible import one_line, storable, visible
+
+CLOSING = 60.0  # seconds that a session may take to close before a suspension
 
 
 class Session:
@@ -73,7 +81,7 @@ class Session:
         self.name, self.settings, self.event = name, settings or Settings(), event
         self.tools: dict[str, Tool] = {}
         self.transcript = Transcript()
-        self._add_tools([*WORKSPACE_TOOLS, *tools])
+        self._add_tools([*WORKSPACE_TOOLS, *([ask_person] if self.settings.unattended == "wait" else []), *tools])
         if not self.settings.connectors:
             self._check_rules()
         self._routine, self._wanted_id = routine, session_id
@@ -86,6 +94,7 @@ class Session:
         self.prompt = ""
         self.window = 0
         self.hosts: frozenset[str] = frozenset()
+        self.steering = Steering(self)
 
     # opening and closing
 
@@ -103,8 +112,41 @@ class Session:
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close. When the session waits for a person, the run is suspended as the very last thing: then nothing is held any more.
+
+        Raises:
+            Pause: Prefect's; it ends the process of a suspended run.
+        """
+        from prefect.exceptions import Pause
+
+        form, pause_key = None, ""
+        if isinstance(error, Suspend) or (isinstance(error, Pause) and not hasattr(error, "of_session")):
+            form, pause_key = await self._before_suspension(error)
+        try:
+            await self._stack.aclose()
+        finally:
+            if form is not None:
+                pause = Pause(state=await waiting.show_form(self.flow_run.id, form, pause_key, link=self.link))
+                pause.of_session = self.id  # type: ignore[attr-defined]  # the sessions around this one just close
+                raise pause from None
+
+    async def _before_suspension(self, error: BaseException) -> tuple[Form, str]:
+        """The form that the suspended run is to show; somebody who suspended it in Prefect's UI gets one, too."""
+        if isinstance(error, Suspend):
+            form = error.form
+        else:
+            if self.transcript.form is None:
+                await self.ask("pause", {"person": PREFECT_UI, "calls": [], "questions": []})
+            opened = self.transcript.form
+            assert opened is not None
+            told = {name: opened[name] for name in ("key", "kind", "content")}
+            seconds = self.settings.answers.minutes * 60
+            form = await self.store.open_form(self.lease, opened["form"], **told, flow_run_id=self.flow_run.id, seconds=seconds)
+        pause_key = await waiting.note_pause(self, form)
+        state = self.transcript
+        await self.store.update_session(self.lease, status="suspended", turns=state.turns, tokens=state.total_tokens, dollars=state.dollars)
+        return form, pause_key
 
     async def _open(self) -> None:
         self.flow_run = Run.current()
@@ -119,7 +161,7 @@ class Session:
             event_id=self.event.id if self.event else None,
         )
         self.id, self.routine = record.id, routine
-        self.lease = await self.store.acquire(self.id)
+        self.lease = await self._acquire(record)
         await self._stack.enter_async_context(self.store.keep(self.lease))
         self._journal = list(await self.store.entries(self.id))
         self.transcript = Transcript.of(self._journal)
@@ -133,8 +175,20 @@ class Session:
         self.publisher = await self._stack.enter_async_context(Publisher.open(self))
         self.log(f"Session {self.id} goes on where it was" if again else f"Session {self.id}")
         await self.task("Prepare", self._prepare)
+        await self._stack.enter_async_context(self.steering.listen())
         self._began = time.monotonic()  # a long setup must not use up the time in which a busy service is asked again
         self._stack.push_async_callback(self._idle)
+
+    async def _acquire(self, record: SessionRecord) -> Lease:
+        """Take the session. One that is just being suspended is waited for: somebody was quick to answer."""
+        deadline = time.monotonic() + CLOSING
+        while True:
+            try:
+                return await self.store.acquire(self.id)
+            except LeaseHeld:
+                if record.status != "suspended" or record.flow_run_id != self.flow_run.id or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.1)
 
     def _add_tools(self, tools: Sequence[Tool]) -> None:
         for tool in tools:
@@ -170,9 +224,15 @@ class Session:
 
     async def _idle(self) -> None:
         with contextlib.suppress(RoutinesError):
-            if self.transcript.verdict is None:
+            state = self.transcript
+            if state.cancelled is not None:
+                ended: Any = {"status": "ended", "ended_at": datetime.now(UTC), "data": {CANCELLED: True}}
+                ended["summary"] = f"Cancelled by {state.cancelled['person'] or 'somebody'}"
+                await self.store.update_session(self.lease, **ended, turns=state.turns, tokens=state.total_tokens, dollars=state.dollars)
+                for form in await self.store.forms(session_id=self.id, status="open"):
+                    await self.store.close_form(form.id, "withdrawn", None, person=state.cancelled["person"])
+            elif state.verdict is None and state.form is None:
                 await self.record(("session.status_idle", {}))
-                state = self.transcript
                 await self.store.update_session(
                     self.lease, status="idle", turns=state.turns, tokens=state.total_tokens, dollars=state.dollars
                 )
@@ -253,11 +313,24 @@ class Session:
 
     # what the loop needs
 
-    async def record(self, *entries: tuple[str, dict[str, Any]], spend: Sequence[Spend] = ()) -> None:
+    async def ask(self, kind: FormKind, content: dict[str, Any]) -> None:
+        """Have a person decide something; the next step waits for that."""
+        await waiting.open_form(self, kind, content)
+
+    async def spent_today(self) -> float:
+        """US dollars that all sessions of the routine have cost today (UTC)."""
+        return (await self.store.spent(routine=self.routine, day=datetime.now(UTC).date())).dollars
+
+    @property
+    def link(self) -> str | None:
+        """Address of the session's page."""
+        return f"{config().gateway_url.rstrip('/')}/sessions/{self.id}"
+
+    async def record(self, *entries: tuple[str, dict[str, Any]], spend: Sequence[Spend] = (), acts: Sequence[int] = ()) -> None:
         """Write to the journal, then take it into the state. Journal first, act second."""
         if not entries:
             return
-        numbers = await self.store.append(self.lease, entries, spend=spend)
+        numbers = await self.store.append(self.lease, entries, spend=spend, acts=acts)
         now = datetime.now(UTC)
         for number, (kind, data) in zip(numbers, entries, strict=True):
             entry = Entry(number, kind, data, now)

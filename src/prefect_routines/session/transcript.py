@@ -78,6 +78,15 @@ class Transcript:
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     used: dict[str, int] = field(default_factory=dict)
+    form: dict[str, Any] | None = None
+    forms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    suspensions: list[dict[str, Any]] = field(default_factory=list)
+    decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    replies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    granted: list[str] = field(default_factory=list)
+    raised: dict[str, float] = field(default_factory=dict)
+    stops: list[str] = field(default_factory=list)
+    cancelled: dict[str, Any] | None = None
     seconds: float = 0.0
     _last: datetime | None = None
     _held: list[Block] = field(default_factory=list)
@@ -93,7 +102,7 @@ class Transcript:
 
     def apply(self, entry: JournalEntry) -> None:
         """Take one more entry in. Unknown kinds are passed over, so that an older version can read a newer journal."""
-        if self._last is not None and entry.kind != "session.status_running":
+        if self._last is not None and entry.kind not in ("session.status_running", "form.answered"):  # waiting is not working
             self.seconds += max(0.0, (entry.at - self._last).total_seconds())
         self._last = entry.at
         handler = _HANDLERS.get(entry.kind)
@@ -127,6 +136,10 @@ class Transcript:
         """Whether there are pictures among what was said since Claude's last word."""
         last = self.messages[-1:]
         return bool(last) and last[0]["role"] == "user" and _without_pictures(last[0]["content"], "") != last[0]["content"]
+
+    def declined(self, reached: str) -> bool:
+        """Whether a person was asked about this very limit and did not raise it."""
+        return reached in self.stops
 
     def request(self) -> dict[str, Any]:
         """The next request to the Messages API, a function of the journal alone.
@@ -174,6 +187,7 @@ class Transcript:
         if data.get("prompt"):  # a new piece of work: what the session came to before stays in `verdicts`
             self.prompts += 1
             self.verdict, self.stop_reason, self.unanswered_ends = None, None, 0
+            self.cancelled = None
         if self.open_calls:
             self._held.extend(data["content"])  # stands behind the results, in the same message
         else:
@@ -195,6 +209,41 @@ class Transcript:
     def _turn_failed(self, data: dict[str, Any]) -> None:
         self.reserved = 0.0
         self.dollars += data.get("dollars", 0.0)
+
+    def _interrupted(self, data: dict[str, Any]) -> None:
+        """A person cut a reply short: nothing of it is used, what it has cost counts."""
+        self.reserved = 0.0
+        self.dollars += data.get("dollars", 0.0)
+
+    def _form_opened(self, data: dict[str, Any]) -> None:
+        self.form = data
+        self.forms[data["key"]] = data
+
+    def _form_answered(self, data: dict[str, Any]) -> None:
+        """What a person decided about calls, replied to questions and allowed in addition."""
+        opened = self.forms.get(data["key"])
+        self.form = None
+        if opened is None:
+            return
+        answer, told = data["answer"], {"person": data["person"], "via": data["via"]}
+        for call in opened["content"].get("calls", []):
+            if decision := answer.get("decisions", {}).get(call["id"]):
+                self.decisions[call["id"]] = {**decision, **told, "hash": call["hash"]}
+                if decision["decision"] == "approve_all":
+                    self.granted.append(call["like"])
+        for question, reply in answer.get("replies", {}).items():
+            self.replies[question] = {"text": reply, **told}
+        if opened["kind"] == "budget" and answer.get("action") == "stop":
+            self.stops.append(opened["content"]["reached"])
+        for name, more in answer.get("raise", {}).items():
+            self.raised[name] = self.raised.get(name, 0) + more
+
+    def _suspended(self, data: dict[str, Any]) -> None:
+        self.suspensions.append(data)
+
+    def _cancelled(self, data: dict[str, Any]) -> None:
+        self.cancelled = data
+        self.form = None
 
     def _agent(self, data: dict[str, Any]) -> None:
         self.turns += 1
@@ -267,6 +316,11 @@ _HANDLERS = {
     "user.message": Transcript._user,
     "turn.start": Transcript._turn_start,
     "turn.failed": Transcript._turn_failed,
+    "turn.interrupted": Transcript._interrupted,
+    "form.opened": Transcript._form_opened,
+    "form.answered": Transcript._form_answered,
+    "session.status_suspended": Transcript._suspended,
+    "session.cancelled": Transcript._cancelled,
     "agent.message": Transcript._agent,
     "tool.start": Transcript._tool_start,
     "tool.result": Transcript._tool_result,

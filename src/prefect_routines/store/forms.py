@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any, Literal
-from uuid import uuid4
 
-from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy import Row, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_routines.errors import AnswerRefused
@@ -25,11 +24,20 @@ class Forms(Leases):
     """The operations of the store on forms."""
 
     async def open_form(
-        self, lease: Lease, *, key: str, kind: FormKind, content: dict[str, Any], flow_run_id: str | None, seconds: float | None
+        self,
+        lease: Lease,
+        form_id: str,
+        *,
+        key: str,
+        kind: FormKind,
+        content: dict[str, Any],
+        flow_run_id: str | None,
+        seconds: float | None,
     ) -> Form:
         """Open a form, or return the one that is there: a session that is started again finds what it waits for.
 
         Args:
+            form_id: Random, minted by the caller.
             seconds: How long it takes answers, by the database's clock; None: for ever.
 
         Raises:
@@ -43,7 +51,7 @@ class Forms(Leases):
             if known is not None:
                 return _form(known)
             values: dict[str, Any] = {
-                "id": f"frm-{uuid4().hex}",
+                "id": form_id,
                 "session_id": lease.session_id,
                 "key": key,
                 "kind": kind,
@@ -110,10 +118,12 @@ class Forms(Leases):
 
         return await self._db.write(work)
 
-    async def open_forms_count(self) -> int:
-        """How many forms wait for a person."""
-        rows = await self._db.read(select(func.count()).select_from(_table).where(_table.c.status == "open"))
-        return int(rows[0][0])
+    async def answered_and_waiting(self) -> list[Form]:
+        """Forms that were answered while their session still counts as suspended: its run may have to be woken."""
+        session = tables.sessions
+        chosen = select(_table).join(session, session.c.id == _table.c.session_id).order_by(_table.c.answered_at)
+        chosen = chosen.where(session.c.status == "suspended", session.c.flow_run_id == _table.c.flow_run_id)
+        return [_form(row) for row in await self._db.read(chosen.where(_table.c.status.in_(("answered", "expired"))))]
 
 
 def _by(row: Row[Any] | None) -> str:

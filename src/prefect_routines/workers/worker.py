@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +97,20 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         self._push = Push(self, self._supervision, self._logger)
         await super().setup()
         self._orphans = Orphans(client, self._supervision, self._work_pool_name, self._logger)
-        loops = [self._warm_up(), self._push.listen(), self._push.take(), self._push.poll_cancelled(client), self._orphans.watch()]
-        loops.append(keep_sending())
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        loops = (self._warm_up(), self._push.listen(), self._push.take(), self._push.poll_cancelled(client), self._orphans.watch())
+        self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._look_after_forms(), keep_sending())]
+
+    async def _look_after_forms(self) -> None:
+        """Runs that wait for a person have no process: somebody must see that their time is over, or that the answer is there."""
+        from prefect_routines.errors import RoutinesError
+        from prefect_routines.steering.deadlines import EVERY, look_after
+        from prefect_routines.store import Store
+
+        while True:
+            with suppress(RoutinesError):  # a store that is not there may come yet
+                async with await Store.open() as store:
+                    await look_after(store, self._logger)
+            await asyncio.sleep(EVERY)
 
     async def _warm_up(self) -> None:
         try:

@@ -1,0 +1,260 @@
+"""A session that waits for a person: the form is journaled and opened, and the run is suspended until it is answered.
+
+A run of a deployment is suspended, which ends its process; it is started again when the form is answered, and finds the answer. A run
+without one has nobody who could start it again: its process stays and waits. Either way the form can be answered in Prefect's UI and
+through the store (CLI, session page, API, Slack, e-mail); the first answer counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from prefect_routines.errors import AnswerRefused, SessionCancelled, SettingsError
+from prefect_routines.steering.acts import Person, may_answer, wake
+from prefect_routines.steering.deadlines import expire
+from prefect_routines.steering.form import checked_answer, default_answer
+from prefect_routines.steering.prefect_form import answer_of, input_model
+from prefect_routines.visible import one_line
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import State
+
+    from prefect_routines.session.session import Session
+    from prefect_routines.store import Form, FormKind
+
+LOOK = 0.25  # seconds between two looks at the store while the process stays
+LOOK_AT_PREFECT = 1.0
+GRACE = timedelta(hours=1)  # Prefect lets a run fail that is not resumed in time; before that the deadline's own answer counts
+UI = Person("somebody in the Prefect UI", "prefect")
+
+
+class Suspend(BaseException):
+    """Ends the process of a run of a deployment: the session closes, then the run is suspended. `except Exception` lets it pass."""
+
+    def __init__(self, form: Form) -> None:
+        super().__init__(form.id)
+        self.form = form
+
+
+def form_content(session: Session, content: dict[str, Any]) -> dict[str, Any]:
+    """What a form holds beside its subject: who may answer, and what counts when nobody does."""
+    answers = session.settings.answers
+    return {**content, "people": list(answers.people), "default": answers.default}
+
+
+async def open_form(session: Session, kind: FormKind, content: dict[str, Any]) -> None:
+    """Journal a form and open it; the session's next step is to wait for its answer."""
+    number = 1 + sum(1 for key in session.transcript.forms if key.startswith(f"turn-{session.transcript.turns}-"))
+    key = f"turn-{session.transcript.turns}-{kind}-{number}"
+    opened = {"form": f"frm-{uuid4().hex}", "key": key, "kind": kind, "content": session.redact(form_content(session, content))}
+    await session.record(("form.opened", opened))
+
+
+async def wait(session: Session) -> None:
+    """Wait until the open form is answered, and journal the answer.
+
+    Raises:
+        Suspend: In a run of a deployment: the process ends here.
+        SessionCancelled: A person has cancelled the session.
+    """
+    opened = session.transcript.form
+    assert opened is not None
+    form = await session.store.open_form(
+        session.lease,
+        opened["form"],
+        key=opened["key"],
+        kind=opened["kind"],
+        content=opened["content"],
+        flow_run_id=session.flow_run.id,
+        seconds=session.settings.answers.minutes * 60,
+    )
+    if form.status == "open":
+        form = await _from_prefect(session, form)
+    if form.status == "open":
+        session.log(f"Waits for a person: {subject(form)}")
+        await session.publisher.show_now()
+        if session.flow_run.deployment_id is not None:
+            raise Suspend(form)
+        form = await _in_place(session, form)
+    await _take_answer(session, form)
+
+
+async def _take_answer(session: Session, form: Form) -> None:
+    """The answer into the journal, with what it says to Claude."""
+    answer = form.answer or default_answer(form.kind, form.content, "stop", "withdrawn")
+    person, via = form.person or "", form.via or ""
+    told = {"form": form.id, "key": form.key, "kind": form.kind, "status": form.status, "answer": answer, "person": person, "via": via}
+    entries: list[tuple[str, dict[str, Any]]] = [("form.answered", told)]
+    if message := answer.get("message"):
+        text = f"[Message from {one_line(person, 80) or 'a person'}]\n{message}"
+        entries.append(("user.message", {"content": [{"type": "text", "text": text}], "by": person, "via": via}))
+    if any(one["decision"] == "stop" for one in answer.get("decisions", {}).values()) or (
+        form.kind == "pause" and answer.get("action") == "stop"
+    ):
+        entries.append(("session.cancelled", {"person": person, "via": via}))
+    await session.record(*entries)
+    session.log(f"{person or 'Nobody'} answered: {_said(answer)}")
+
+
+async def _from_prefect(session: Session, form: Form) -> Form:
+    """What was filled in in Prefect's UI since the run was suspended for this form; the form as it is if nothing fits."""
+    keys = [one["pause_key"] for one in session.transcript.suspensions if one["form"] == form.id]
+    if not keys:
+        return form
+    values = await _response(session, keys[-1])
+    if form.kind == "pause" and values is None:
+        values = {}  # the run was started again without a word: it is to go on
+    if not values and form.kind != "pause":
+        return form
+    try:
+        may_answer(form, UI)
+        answer = checked_answer(form.kind, form.content, answer_of(form.kind, form.content, values or {}))
+        return await session.store.answer_form(form.id, answer, person=UI.name, via=UI.via)
+    except SettingsError as error:
+        session.log(f"The answer from the Prefect UI does not count: {error}")
+        return form
+    except AnswerRefused:
+        return await _settled(session, form)
+
+
+async def _response(session: Session, pause_key: str) -> dict[str, Any] | None:
+    from prefect import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.input.run_input import keyset_from_base_key
+
+    for name in ("suspended", "paused"):
+        with contextlib.suppress(PrefectHTTPStatusError):
+            async with get_client() as client:
+                text = await client.read_flow_run_input(
+                    flow_run_id=UUID(session.flow_run.id), key=keyset_from_base_key(f"{name}-{pause_key}")["response"]
+                )
+                return _json(text)
+    return None
+
+
+def _json(text: str) -> dict[str, Any]:
+    import json
+
+    found = json.loads(text)
+    return found if isinstance(found, dict) else {}
+
+
+async def _settled(session: Session, form: Form) -> Form:
+    """The form as it stands; one whose time is over gets the answer that counts then."""
+    for found in await session.store.forms(expired=True):
+        if found.id == form.id:
+            with contextlib.suppress(AnswerRefused):
+                await expire(session.store, found)
+    return await session.store.form(form.id) or form
+
+
+async def _in_place(session: Session, form: Form) -> Form:
+    """Wait with the process alive; the run shows as Paused, with the form."""
+    await _pause_in_place(session, form)
+    looked = time.monotonic()
+    while True:
+        form = await _settled(session, form)
+        if form.status != "open":
+            await wake(form)
+            return form
+        for act in await session.store.acts(session.id):
+            if act.kind == "cancel":
+                await session.record(("session.cancelled", {"person": act.person, "via": act.via, "act": act.id}), acts=[act.id])
+                raise SessionCancelled(session.id, act.person, act.via)
+        if time.monotonic() - looked > LOOK_AT_PREFECT:
+            looked = time.monotonic()
+            with contextlib.suppress(Exception):
+                if not await _is_paused(session):
+                    answered = await _from_prefect(session, form)
+                    if answered.status == "open":
+                        await _pause_in_place(session, form)
+        await asyncio.sleep(LOOK)
+
+
+async def _pause_in_place(session: Session, form: Form) -> None:
+    pause_key = await note_pause(session, form)
+    with contextlib.suppress(Exception):  # Prefect may be away: there are other ways to answer
+        await show_form(session.flow_run.id, form, pause_key, link=session.link, in_place=True)
+
+
+async def _is_paused(session: Session) -> bool:
+    from prefect import get_client
+
+    async with get_client() as client:
+        run = await client.read_flow_run(UUID(session.flow_run.id))
+        return run.state is not None and run.state.is_paused()
+
+
+async def note_pause(session: Session, form: Form) -> str:
+    """Journal that the run is about to be paused for a form; returns the key of the pause, under which Prefect keeps the answer."""
+    pause_key = f"{form.key}-{1 + len(session.transcript.suspensions)}"
+    await session.record(("session.status_suspended", {"form": form.id, "key": form.key, "pause_key": pause_key}))
+    return pause_key
+
+
+async def show_form(flow_run_id: str, form: Form, pause_key: str, *, link: str | None, in_place: bool = False) -> State[Any]:
+    """Put the run into a paused state with the form that it waits for.
+
+    The form is saved before the state is set, so that a click in the next moment finds it. The state is set by force, because the UI
+    may have suspended the run already - but only while it is still the state that was looked at: a click on Resume, or a cancellation,
+    in between is respected.
+
+    Returns:
+        The state that the run is in now.
+    """
+    from prefect import get_client
+    from prefect.input.run_input import keyset_from_paused_state
+    from prefect.states import Paused
+
+    left = None if form.expires_at is None else max(0.0, form.expires_at - time.time())
+    seconds = int((left if left is not None else 30 * 86400) + GRACE.total_seconds())
+    name = "Paused" if in_place else "Suspended"
+    message = one_line(f"waits for a person: {subject(form)}", 200)
+    state: State[Any] = Paused(name=name, message=message, timeout_seconds=seconds, pause_key=pause_key, reschedule=not in_place)
+    keyset = keyset_from_paused_state(state)
+    state.state_details.run_input_keyset = {str(part): key for part, key in keyset.items()}
+    async with get_client() as client:
+        await _save(client, UUID(flow_run_id), keyset, input_model(form.kind, form.content, link=link))
+        return await _set(client, UUID(flow_run_id), state)
+
+
+async def _save(client: PrefectClient, flow_run_id: UUID, keyset: Any, model: Any) -> None:
+    import json
+
+    await client.create_flow_run_input(flow_run_id=flow_run_id, key=keyset["schema"], value=json.dumps(model.model_json_schema()))
+    await client.create_flow_run_input(flow_run_id=flow_run_id, key=keyset["description"], value=json.dumps(model._description))
+
+
+async def _set(client: PrefectClient, flow_run_id: UUID, state: State[Any]) -> State[Any]:
+    while True:
+        before = (await client.read_flow_run(flow_run_id)).state
+        assert before is not None
+        if not (before.is_running() or before.is_paused()):
+            return before
+        now = (await client.read_flow_run(flow_run_id)).state
+        if now is not None and now.id == before.id:
+            await client.set_flow_run_state(flow_run_id, state, force=True)
+            return state
+
+
+def subject(form: Form) -> str:
+    """What a form is about, in one line."""
+    content = form.content
+    if form.kind == "budget":
+        return str(content.get("reached", "the budget is used up"))
+    if form.kind == "pause":
+        return f"{content.get('person') or 'a person'} suspended the session"
+    titles = [call["title"] for call in content.get("calls", [])] + [question["question"] for question in content.get("questions", [])]
+    return one_line("; ".join(titles), 200)
+
+
+def _said(answer: dict[str, Any]) -> str:
+    said = [one["decision"].replace("_", " ") for one in answer.get("decisions", {}).values()]
+    said += [one_line(reply, 60) for reply in answer.get("replies", {}).values()]
+    return ", ".join([*said, *([answer["action"]] if answer.get("action") else [])]) or "nothing"

@@ -1,0 +1,203 @@
+"""Sessions of deployments that wait for people: the process ends, the form stands in Prefect, the answer brings a new process."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_routines.errors import AnswerRefused
+from prefect_routines.steering.acts import Person, answer, cancel, send
+from prefect_routines.steering.form import uniform_answer
+from prefect_routines.store import Form, SessionRecord, Store
+from prefect_routines.testing import ScriptedClaude, call, say
+
+from .place import ENDED, Place, wait_for
+
+ADA = Person("ada", "cli")
+REPORT = say(call("report", verdict="needs_attention", summary="The end."))
+ROUTINE = """\
+from pathlib import Path
+from prefect_routines import Policy, Settings, routine, tool
+
+@tool(writes=True, target="room")
+def tell(room: str, text: str) -> str:
+    \"\"\"Tell people.
+
+    Args:
+        room: Where.
+        text: What.
+    \"\"\"
+    with Path({told!r}).open("a") as told:
+        told.write(f"{{room}}: {{text}}\\n")
+    return "told"
+
+@routine(name={name!r}, tools=[tell], policy=Policy(ask=["tell"]), budget={budget}, answers={answers})
+def asks() -> str:
+    \"\"\"Asks before it acts.\"\"\"
+    return "Tell them."
+"""
+
+
+class World:
+    """A routine that asks, deployed; what it has told people; and its sessions."""
+
+    def __init__(self, place: Place, name: str, tmp_path: Path, claude: ScriptedClaude, **fields: Any) -> None:
+        self.place, self.file = place, tmp_path / "told"
+        budget, answers = fields.get("budget", {"turns": 20}), fields.get("answers", {})
+        place.flow("asks", ROUTINE.format(told=str(self.file), name=name, budget=budget, answers=answers))
+        self.deployment = place.deploy("asks.py:asks", job_variables={"env": claude.environment()})
+
+    @property
+    def told(self) -> list[str]:
+        return self.file.read_text().splitlines() if self.file.exists() else []
+
+    def start(self) -> str:
+        return self.place.start(self.deployment)
+
+    def session(self, run: str) -> SessionRecord:
+        return wait_for(lambda: next(iter(on_store(lambda store: store.sessions(flow_run_id=run))), None))
+
+    def form(self, run: str) -> Form:
+        """The open form of the run, as soon as its run is suspended with it."""
+        self.place.until(run, "Suspended", seconds=90)
+        session = self.session(run)
+        return wait_for(lambda: next(iter(on_store(lambda store: store.forms(session_id=session.id, status="open"))), None))
+
+
+def on_store(work: Any) -> Any:
+    async def do() -> Any:
+        async with await Store.open() as store:
+            return await work(store)
+
+    return asyncio.run(do())
+
+
+@pytest.mark.timeout(300)
+def test_a_call_that_asks_suspends_the_run_until_the_form_in_prefect_is_filled_in(place: Place, tmp_path: Path) -> None:
+    """The form has the call as it will be made; a wrong answer is refused; the right one brings a new process, which makes it once."""
+    with ScriptedClaude([say(call("tell", room="all", text="Hello")), REPORT]) as claude:
+        world = World(place, "asks-prefect", tmp_path, claude)
+        run = world.start()
+        form = world.form(run)
+        assert world.told == []
+        state = place.run(run)["state"]
+        schema = place.api(f"/flow_runs/{run}/input/{state['state_details']['run_input_keyset']['schema']}")
+        about = place.api(f"/flow_runs/{run}/input/{state['state_details']['run_input_keyset']['description']}")
+        assert "decision" in schema["required"]
+        assert "Hello" in about
+        refused = place.api(f"/flow_runs/{run}/resume", {"run_input": {"decision": "whatever"}})
+        assert refused["status"] == "REJECT"
+        assert place.api(f"/flow_runs/{run}/resume", {"run_input": {"decision": "approve"}})["status"] == "ACCEPT"
+        place.until(run, *ENDED)
+        assert world.told == ["all: Hello"]
+        settled = on_store(lambda store: store.form(form.id))
+        assert (settled.status, settled.via) == ("answered", "prefect")
+        assert [request.results[0].text for request in claude.requests[1:]] == ["told"]
+
+
+@pytest.mark.timeout(300)
+def test_twenty_answers_at_once_are_one(place: Place, tmp_path: Path) -> None:
+    """The first one counts, all others are told; the call is made with what the winner said."""
+    with ScriptedClaude([say(call("tell", room="all", text="Hello")), REPORT]) as claude:
+        world = World(place, "asks-twenty", tmp_path, claude)
+        run = world.start()
+        form = world.form(run)
+
+        async def all_at_once(store: Store) -> list[Any]:
+            given = uniform_answer(form.content, "approve")
+            return await asyncio.gather(*(answer(store, form, given, Person(f"p{n}", "api")) for n in range(20)), return_exceptions=True)
+
+        results = on_store(all_at_once)
+        won = [one for one in results if isinstance(one, Form)]
+        assert (len(won), sum(isinstance(one, AnswerRefused) for one in results)) == (1, 19)
+        place.until(run, *ENDED)
+        assert world.told == ["all: Hello"]
+
+
+@pytest.mark.timeout(300)
+def test_suspend_in_prefect_becomes_a_form_and_a_message_goes_on(place: Place, tmp_path: Path) -> None:
+    """As the button does it, with its 300 s; the session waits with a form of its own and then hears what the person has to say."""
+    with ScriptedClaude([say(call("bash", command="sleep 60")), say(call("bash", command="echo on")), REPORT]) as claude:
+        world = World(place, "asks-suspend", tmp_path, claude)
+        run = world.start()
+        wait_for(lambda: claude.requests, 90)
+        wait_for(lambda: on_store(lambda store: _kinds(store, run)).count("tool.start") == 1)
+        place.set_state(
+            run, type="PAUSED", name="Suspended", state_details={"pause_timeout": "2030-01-01T00:00:00Z", "pause_reschedule": True}
+        )
+        wait_for(lambda: (place.run(run)["state"]["state_details"] or {}).get("run_input_keyset"), 30)
+        form = world.form(run)
+        assert form.kind == "pause"
+        answered = place.api(f"/flow_runs/{run}/resume", {"run_input": {"action": "continue", "message": "Say on, then stop."}})
+        assert answered["status"] == "ACCEPT"
+        place.until(run, *ENDED)
+        assert "Say on, then stop." in str(claude.requests[1].body["messages"][-1])
+        assert "interrupted" in claude.requests[1].results[0].text
+        assert len(claude.requests) == 3
+
+
+async def _kinds(store: Store, run: str) -> list[str]:
+    found = await store.sessions(flow_run_id=run)
+    return [entry.kind for entry in await store.entries(found[0].id)] if found else []
+
+
+@pytest.mark.timeout(300)
+def test_nobody_answers_in_time(place: Place, tmp_path: Path) -> None:
+    """The deadline's own answer counts, without any process of the session; the run is not lost."""
+    with ScriptedClaude([say(call("tell", room="all", text="Hello")), REPORT]) as claude:
+        world = World(place, "asks-late", tmp_path, claude, answers={"minutes": 0.05, "default": "deny"})
+        run = world.start()
+        place.until(run, *ENDED, seconds=120)
+        assert world.told == []
+        assert "nobody answered in time" in claude.requests[-1].results[0].text
+
+
+@pytest.mark.timeout(300)
+def test_cancelled_while_it_waits(place: Place, tmp_path: Path) -> None:
+    """It ends there; the form takes no answer any more, nothing is sent."""
+    with ScriptedClaude([say(call("tell", room="all", text="Hello")), REPORT]) as claude:
+        world = World(place, "asks-cancel", tmp_path, claude)
+        run = world.start()
+        form = world.form(run)
+        session = world.session(run)
+        assert on_store(lambda store: cancel(store, session, ADA)) == "cancelled"
+        assert place.until(run, *ENDED)["state_type"] == "CANCELLED"
+        with pytest.raises(AnswerRefused):
+            on_store(lambda store: answer(store, form, uniform_answer(form.content, "approve"), ADA))
+        assert world.told == []
+
+
+@pytest.mark.timeout(300)
+def test_there_is_a_pull_request_already_stop(place: Place, tmp_path: Path) -> None:
+    """A person writes while the session works; it hears that before its next step, and stops without writing anything."""
+    script = [
+        say(call("bash", command="until [ -e go ]; do sleep 0.1; done")),
+        say(call("report", verdict="nothing_to_do", summary="There is one.")),
+    ]
+    with ScriptedClaude(script) as claude:
+        world = World(place, "asks-talk", tmp_path, claude)
+        run = world.start()
+        wait_for(lambda: claude.requests, 90)
+        session = world.session(run)
+        on_store(lambda store: send(store, session, "There is a pull request already, stop.", ADA, interrupt=True))
+        place.until(run, *ENDED)
+        assert "There is a pull request already" in str(claude.requests[1].body["messages"][-1])
+        assert place.run(run)["state_type"] == "COMPLETED"
+        assert world.told == []
+
+
+@pytest.mark.timeout(300)
+def test_a_used_up_budget_can_be_raised(place: Place, tmp_path: Path) -> None:
+    """It suspends instead of ending, and goes on with what was added."""
+    steps = [say(call("bash", command="true")), say(call("bash", command="true")), REPORT]
+    with ScriptedClaude(steps) as claude:
+        world = World(place, "asks-budget", tmp_path, claude, budget={"turns": 1, "on_budget": "pause"})
+        run = world.start()
+        form = world.form(run)
+        assert (form.kind, len(claude.requests)) == ("budget", 1)
+        on_store(lambda store: answer(store, form, {"action": "continue", "raise": {"turns": 5}}, ADA))
+        place.until(run, *ENDED)
+        assert len(claude.requests) == 3
