@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
@@ -163,3 +164,26 @@ async def test_a_sender_killed_between_sending_and_settling_tells_twice_at_most(
     assert not await store.settle_notice(taken, "failed", "too late")
     [notice] = await store.notices()
     assert (notice.status, notice.attempts) == ("sent", 2)
+
+
+async def test_the_script_saves_a_receiver(prefect_server: str, receiver: Receiver) -> None:
+    """From the environment; what is wrong is said without the secret."""
+    script = Path(__file__).parents[2] / "blocks" / "save_notice_webhook.py"
+    name = f"test-{uuid4().hex[:8]}"
+
+    async def said(secret: str) -> tuple[int | None, str]:
+        given = {"NOTICE_URL": receiver.url, "NOTICE_SECRET": secret, "NOTICE_KINDS": "approval, finished"}
+        pipe = asyncio.subprocess.PIPE
+        made = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), name, env={**os.environ, **given}, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+        )
+        return made.returncode or await made.wait(), (await made.communicate())[0].decode()
+
+    code, text = await said("whsec_short")
+    assert (code, "openssl rand" in text, "whsec_short" in text) == (1, True, False)
+    code, text = await said(SECRET)
+    assert (code, SECRET in text) == (0, False)
+    assert f"notify=['notice-webhook/{name}']" in text
+    block = await load_block(f"notice-webhook/{name}")
+    assert isinstance(block, NoticeWebhook)
+    assert (block.kinds, block.arguments) == (["approval", "finished"], False)

@@ -52,3 +52,24 @@ async def test_a_notice_to_several_becomes_one_for_each(store: Store, session_id
     [taken] = await store.take_notices(seconds=60)
     assert await store.split_notice(taken, ["email/ops#a@acme.com", "email/ops#b@acme.com"])
     assert [notice.target for notice in await store.take_notices(seconds=60)] == ["email/ops#a@acme.com", "email/ops#b@acme.com"]
+
+
+async def test_a_message_with_buttons_is_taken_up_when_its_form_is_closed(store: Store, session_id: str) -> None:
+    """By one sender at a time, until it is settled."""
+    async with store.keep(await store.acquire(session_id)) as lease:
+        for form in ("frm-1", "frm-2"):
+            await store.open_form(lease, form, key=form, kind="approval", content={}, flow_run_id=None, seconds=None)
+    for form in ("frm-1", "frm-2"):
+        await store.record_notices(session_id, "approval", form, ["slack/docs#ops"])
+    for taken in await store.take_notices(seconds=60):
+        assert await store.settle_notice(taken, "asking", "C1 1.2")
+    assert await store.take_answered(seconds=60) == []
+    await store.answer_form("frm-1", {}, person="ada", via="cli")
+    await store.close_form("frm-2", "expired", None, person="the deadline")
+    assert await store.take_answered(seconds=60, form_id="frm-3") == []
+    [first] = await store.take_answered(seconds=60, form_id="frm-1")
+    [second] = await store.take_answered(seconds=60)
+    assert (first.subject, second.subject) == ("frm-1", "frm-2")
+    assert await store.take_answered(seconds=60) == []
+    assert await store.settle_notice(first, "sent", first.note)
+    assert [notice.status for notice in await store.notices()] == ["sent", "asking"]
