@@ -62,6 +62,12 @@ class Config(BaseSettings):
     inbox_days: float = Field(
         default=30, gt=0, description="Days for which deliveries are kept. One that comes again within that time is a duplicate."
     )
+    transcript_days: float | None = Field(
+        default=None, gt=0, description="Days after its end for which `routines prune` keeps a session's transcript. Default: for ever."
+    )
+    workspace_days: float = Field(
+        default=7, gt=0, description="Days after its end for which `routines prune` keeps a session's workspace; it can be had anew."
+    )
     alarm_block: str | None = Field(
         default=None,
         description="Notification block of Prefect that the silence alarms tell, such as slack-webhook/ops. Default: they only show.",

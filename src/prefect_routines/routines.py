@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from prefect_routines.errors import RoutinesError, SessionCancelled, SettingsError
 from prefect_routines.events import Event
 from prefect_routines.session.beginning import begin, settle
+from prefect_routines.session.continuing import look_up
 from prefect_routines.session.session import Session
-from prefect_routines.settings import Settings, first_problem, merge, override_of
+from prefect_routines.settings import Resume, Settings, first_problem, merge, override_of
 from prefect_routines.tools.tool import Tool
 from prefect_routines.verdict import Outcome, WorkNotDone
 from prefect_routines.visible import visible
@@ -38,6 +39,8 @@ class Routine(Flow[P, Outcome], Generic[P]):
     def __init__(
         self, function: Callable[P, str | Awaitable[str]], *, settings: Settings, tools: Sequence[Tool] = (), **options: Any
     ) -> None:
+        if settings.resume is not None:
+            raise SettingsError(f"{function.__name__}: `resume` is for one run; give it as an override, or use `routines resume`")
         self.function, self.settings, self.tools = function, settings, tuple(tools)
         options.setdefault("name", function.__name__.replace("_", "-"))
         super().__init__(cast(Callable[P, Outcome], self._runner()), **options)
@@ -73,25 +76,39 @@ class Routine(Flow[P, Outcome], Generic[P]):
         """One run: settings, prompt, session, final state. A user's mistake ends it in one line."""
         try:
             settings = merge(self.settings, override)
-            name, given = next(((name, value) for name, value in arguments.items() if isinstance(value, Event)), ("", None))
-            start = await begin(settings, given)
-            if start.not_now is not None:
-                return Cancelled(message=visible(start.not_now))
-            if name:
-                arguments[name] = start.event
-            prompt = await self._prompt(arguments)
-            options: Any = {"event": start.event, "routine": self.name, "session_id": start.session_id}
-            async with Session("main", settings, tools=self.tools, **options) as session:
-                outcome = await session.run(prompt)
-            if start.dispatch is not None:
-                await settle(start.dispatch)
+            done = await (self._resume(settings, settings.resume) if settings.resume is not None else self._begin(settings, arguments))
         except SessionCancelled as error:
             return Cancelled(message=visible(str(error)))
         except RoutinesError as error:
             return self._failed(visible(f"failed: {error}"), error)
-        if outcome.green:
-            return Completed(message=outcome.line, data=outcome)
-        return self._failed(outcome.line, WorkNotDone(outcome))
+        if not isinstance(done, Outcome):
+            return done
+        if done.green:
+            return Completed(message=done.line, data=done)
+        return self._failed(done.line, WorkNotDone(done))
+
+    async def _begin(self, settings: Settings, arguments: dict[str, Any]) -> Outcome | State[Any]:
+        """A run with a session of its own."""
+        name, given = next(((name, value) for name, value in arguments.items() if isinstance(value, Event)), ("", None))
+        start = await begin(settings, given)
+        if start.not_now is not None:
+            return Cancelled(message=visible(start.not_now))
+        if name:
+            arguments[name] = start.event
+        prompt = await self._prompt(arguments)
+        options: Any = {"event": start.event, "routine": self.name, "session_id": start.session_id}
+        async with Session("main", settings, tools=self.tools, **options) as session:
+            outcome = await session.run(prompt)
+        if start.dispatch is not None:
+            await settle(start.dispatch)
+        return outcome
+
+    async def _resume(self, settings: Settings, resume: Resume) -> Outcome:
+        """A run that goes on with an earlier session: the follow-up is its prompt, what once started the session is its event."""
+        record, event = await look_up(resume, self.name)
+        wanted = None if resume.fork else record.id
+        async with Session("main", settings, tools=self.tools, event=event, routine=self.name, session_id=wanted) as session:
+            return await session.run(resume.message)
 
     def _failed(self, message: str, error: RoutinesError) -> State[Any]:
         """The final state, with one line and no traceback. While retries are left the error itself: Prefect retries after errors only."""

@@ -136,6 +136,37 @@ class Limits(_Model):
     processes: int = Field(default=512, ge=16, description="Processes and threads of the session.")
     file_mb: int = Field(default=2048, ge=1, description="Size of one file, in MiB.")
     workspace_mb: int = Field(default=10240, ge=10, description="Size of the workspace, in MiB.")
+    snapshot_mb: int = Field(
+        default=512, ge=0, description="Size of the compressed snapshot that is kept at each end of the session, in MiB; 0: none is made."
+    )
+
+
+class Resume(_Model):
+    """Go on with an earlier session of the routine instead of beginning one. Only as an override: for one run.
+
+    Example:
+        ```python
+        await docs_sync(settings={"resume": {"session": "ses-68a1...", "message": "Mention the new flag, too."}})
+        ```
+    """
+
+    session: str = Field(min_length=1, max_length=200, description="Id of the session.")
+    message: str = Field(min_length=1, max_length=100_000, description="The follow-up: what Claude is asked to do next.")
+    fork: bool = Field(default=False, description="Begin a new session with a copy of the conversation, and leave the old one as it is.")
+    at: int | None = Field(default=None, ge=1, description="With `fork`: the journal entry up to which the conversation is copied.")
+    transcript_only: bool = Field(default=False, description="Go on with fresh clones when the workspace is lost.")
+    by: str = Field(default="", max_length=200, description="Who asks for it.")
+    seen: int | None = Field(
+        default=None, description="The session's last entry when this was asked for: if another run has gone on since, this one does not."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Resume:
+        if not self.message.strip():
+            raise ValueError("the message is empty; say what is to be done next")
+        if self.at is not None and not self.fork:
+            raise ValueError("`at` goes with `fork`: a session itself goes on at its end")
+        return self
 
 
 class Starting(_Model):
@@ -209,6 +240,7 @@ class Settings(Starting):
         "Default: those of its repositories and connectors.",
     )
     rehearsal: bool = Field(default=False, description="Outward writes are captured and shown instead of sent.")
+    resume: Resume | None = Field(default=None, description="An earlier session to go on with, and what is asked of it.")
 
     @field_validator("environment")
     @classmethod

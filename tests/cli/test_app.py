@@ -40,7 +40,7 @@ def test_version(terminal: Terminal) -> None:
 
 def test_the_shell_can_complete_commands(terminal: Terminal) -> None:
     """Completion offers the commands that begin as what was typed."""
-    done = terminal.run(_ROUTINES_COMPLETE="complete_bash", COMP_WORDS="routines se", COMP_CWORD="1")
+    done = terminal.run(_ROUTINES_COMPLETE="complete_bash", COMP_WORDS="routines ses", COMP_CWORD="1")
     assert done.out.split() == ["sessions"]
 
 

@@ -99,9 +99,7 @@ async def test_a_pool_with_a_worker_here_is_well(client: PrefectClient, pool: st
         ({"schedules": []}, [{"name": "on-issue", "enabled": False}], "red", "switched off, so these events start nothing: on-issue"),
     ],
 )
-def test_what_keeps_a_deployment_from_starting(
-    data: dict[str, Any], automations: list[dict[str, Any]], status: str, said: str
-) -> None:
+def test_what_keeps_a_deployment_from_starting(data: dict[str, Any], automations: list[dict[str, Any]], status: str, said: str) -> None:
     """Paused, asleep, switched off."""
     found = look_at_deployment({"id": "1", "name": "weekly", **data}, automations, "it loads")
     assert (found.status, found.saw) == (status, said)

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 HOSTILE = (
     "<img src=x onerror=document.title='owned'> [click](javascript:alert(1)) ![pixel](http://127.0.0.1:9/pixel) \x1b[31mred\u202edlrow"
 )
+
+
 @pytest.fixture(scope="module")
 def run_id(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A finished run whose repository, tool output and summary try to get out of the page."""

@@ -175,6 +175,7 @@ async def test_a_session_without_a_reply_is_told_and_one_with_a_reply_is_not(
             await _until(lambda: _ended(client, answered.id), 120)
         finally:
             _stop(worker)
+
     # a listener that accepts and never answers is what a hanging service looks like
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,14 @@ class World:
 
 
 def on_store(work: Any) -> Any:
+    """What `work` finds in the store; in a thread, since a browser's test has a loop of its own."""
+
     async def do() -> Any:
         async with await Store.open() as store:
             return await work(store)
 
-    return asyncio.run(do())
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(do())).result()
 
 
 @pytest.mark.timeout(300)

@@ -17,6 +17,7 @@ import typer
 
 from prefect_routines.cli import (
     connectors,
+    decide,
     deploy,
     doctor,
     gateway,
@@ -24,6 +25,8 @@ from prefect_routines.cli import (
     init,
     mcp,
     pause,
+    prune,
+    resume,
     routines_list,
     run,
     run_now,
@@ -31,8 +34,11 @@ from prefect_routines.cli import (
     schedule,
     sessions,
     show,
+    steer,
+    teleport,
     token,
     up,
+    watch,
 )
 from prefect_routines.cli.terminal import DONE, INTERRUPTED, MISTAKE, NOT_DONE, Invocation, complain
 from prefect_routines.errors import RoutinesError
@@ -48,6 +54,14 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("sessions")(sessions.sessions)
 app.command("show")(show.show)
+app.command("watch")(watch.watch)
+app.command("send")(steer.send)
+app.command("interrupt")(steer.interrupt)
+app.command("suspend")(steer.suspend)
+app.command("cancel")(steer.cancel)
+app.command("waiting")(decide.waiting)
+app.command("approve")(decide.approve)
+app.command("deny")(decide.deny)
 app.command("connectors")(connectors.connectors)
 app.add_typer(mcp.app)
 app.add_typer(token.app)
@@ -58,10 +72,13 @@ app.command("gateway")(gateway.gateway)
 app.command("deploy")(deploy.deploy)
 app.command("list")(routines_list.list_routines)
 app.command("run-now")(run_now.run_now)
+app.command("resume")(resume.resume)
+app.command("teleport")(teleport.teleport)
 app.command("schedule")(schedule.schedule)
 app.command("pause")(pause.pause)
 app.command("unpause")(pause.unpause)
 app.command("sandbox")(sandbox.sandbox)
+app.command("prune")(prune.prune)
 app.command("doctor")(doctor.doctor)
 
 

@@ -14,8 +14,8 @@ from prefect.flow_engine import run_flow
 from prefect.states import Cancelled, Scheduled
 from prefect.utilities.urls import url_for
 
+from prefect_routines.cli.attached import watching
 from prefect_routines.cli.data import print_json, whole_session
-from prefect_routines.cli.follow import Watch
 from prefect_routines.cli.progress import Progress
 from prefect_routines.cli.server import prefect_api
 from prefect_routines.cli.terminal import DONE, MISTAKE, NOT_DONE, SIGNALLED, complain, console, note, text
@@ -79,7 +79,8 @@ def execute(flow: Flow[Any, Any], flow_run: FlowRun, path: str, *, as_json: bool
     if address:
         out.print(text((address, "underline")), soft_wrap=True)
     engine = Engine(flow, flow_run)
-    with Progress(out) as progress, Watch(str(flow_run.id), progress.show, progress.tick) as watch:
+    progress, watch = watching(str(flow_run.id), out)
+    with progress, watch:
         state = engine.run()
     if watch.error is not None:
         complain(f"the progress could not be followed: {watch.error}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from prefect_routines.cli.steering_lines import steering_lines
 from prefect_routines.cli.terminal import text
 from prefect_routines.session.transcript import Transcript
 from prefect_routines.visible import one_line
@@ -44,6 +45,13 @@ def entry_lines(entry: Entry, transcript: Transcript) -> Iterator[Text]:
     match entry.kind:
         case "session.status_running" if data.get("again"):
             yield text((f"{INDENT}goes on where it was", "dim"))
+        case "session.forked":
+            spent = f"${data['dollars']:.4f} were spent there"
+            yield text((f"{INDENT}forked from {data['from']} at entry {data['at']} · {spent}", "dim"))
+        case "workspace.not_kept":
+            yield text((f"{INDENT}no snapshot of the workspace: {one_line(data['reason'], 200)}", "yellow"))
+        case "workspace.ready" if data.get("restored"):
+            yield text((f"{INDENT}the workspace was restored from a snapshot", "dim"))
         case "workspace.ready":
             for repository in data["repositories"]:
                 yield text((f"{INDENT}cloned {repository['name']} ({repository['branch']} @ {repository['base_sha'][:12]})", "dim"))
@@ -125,6 +133,7 @@ class Progress:
         self._console = console
         self._status: Status | None = None
         self._doing: dict[str, tuple[str, float]] = {}
+        self._contents: dict[str, dict[str, Any]] = {}  # of the forms, by id
         self.transcripts: dict[str, Transcript] = {}
 
     def __enter__(self) -> Progress:
@@ -140,16 +149,20 @@ class Progress:
 
     def show(self, news: News) -> None:
         """Print what an entry is worth."""
-        session, entry = news
+        session, entry, earlier = news
         if session.id not in self.transcripts:
             self.transcripts[session.id] = Transcript()
             name = f" {session.name}" if session.name != "main" else ""
             self._print(text(("Session", "bold"), f"{name} {session.id}"))
         transcript = self.transcripts[session.id]
         transcript.apply(entry)
+        if earlier:
+            return
         self._note(session.id, entry, transcript)
         prefix = f"{session.name} " if len(self.transcripts) > 1 else ""
-        for line in entry_lines(entry, transcript):
+        if entry.kind == "form.opened":
+            self._contents[str(entry.data.get("form"))] = entry.data.get("content") or {}
+        for line in (*entry_lines(entry, transcript), *steering_lines(entry, self._contents)):
             self._print(text((prefix, "magenta")) + line if prefix else line)
         if entry.kind == "session.verdict":
             for line in verdict_lines(transcript, session.id):

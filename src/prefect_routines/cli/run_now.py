@@ -37,7 +37,7 @@ def run_now(
 
     run, deployed, attended = with_prefect(context, start)
     _tell(run, deployed, attended)
-    return _follow(context, run) if follow else DONE
+    return watch_run(context, run) if follow else DONE
 
 
 async def _has_worker(client: PrefectClient, deployed: Deployed) -> bool:
@@ -61,14 +61,14 @@ def _tell(run: dict[str, Any], deployed: Deployed, attended: bool) -> None:
         note(f"No worker of the pool {pool!r} is there; the run waits for `prefect worker start --pool {pool}` (or `routines up`).")
 
 
-def _follow(context: typer.Context, run: dict[str, Any]) -> int:
+def watch_run(context: typer.Context, run: dict[str, Any]) -> int:
     """Show its session as it goes, until the run has ended."""
-    from prefect_routines.cli.follow import Watch
-    from prefect_routines.cli.progress import Progress
+    from prefect_routines.cli.attached import watching
     from prefect_routines.cli.server import prefect_api
 
     try:
-        with Progress(console()) as progress, Watch(run["id"], progress.show, progress.tick) as watch, prefect_api() as client:
+        progress, watch = watching(run["id"], console())
+        with progress, watch, prefect_api() as client:
             while True:
                 state = client.read_flow_run(run["id"]).state
                 if state is not None and state.is_final():

@@ -104,7 +104,7 @@ async def _run(directory: Path, command: list[str], settings: Settings, timeout:
             environment=settings.environment,
             network=tuple(settings.network),
             setup=prepared_setup,
-            limits=Limits(**settings.limits.model_dump()),
+            limits=Limits(**settings.limits.model_dump(exclude={"snapshot_mb"})),
             mode=settings.sandbox,
         )
         async with await Sandbox.start(spec) as box:

@@ -19,6 +19,12 @@ STYLES = {"done": "green", "nothing_to_do": "green", "needs_attention": "yellow"
 def sessions(
     routine: Annotated[str | None, typer.Option("--routine", "-r", help="Only this routine's.")] = None,
     verdict: Annotated[str | None, typer.Option(help="Only with this verdict: done, nothing_to_do, needs_attention or failed.")] = None,
+    waiting: Annotated[
+        bool, typer.Option("--waiting", help="Only those that wait for a person; `routines waiting` says for what.")
+    ] = False,
+    hide: Annotated[
+        bool, typer.Option("--hide-nothing-to-do", help="Without those that found nothing to do: what is left did something.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list for programs.")] = False,
 ) -> None:
@@ -32,24 +38,28 @@ def sessions(
     if verdict is not None and verdict not in VERDICTS:
         raise SettingsError(f"--verdict {verdict}: there is {', '.join(VERDICTS)}")
 
-    async def load() -> list[SessionRecord]:
+    async def load() -> tuple[list[SessionRecord], dict[str, str]]:
+        but = "nothing_to_do" if hide else None
         async with await Store.open() as store:
-            return [await up_to_date(store, record) for record in await store.sessions(routine=routine, verdict=verdict, limit=limit)]
+            found = await store.sessions(routine=routine, verdict=verdict, limit=limit, but_verdict=but, waiting=waiting)
+            forms = {form.session_id: form.kind for form in await store.forms(status="open")}
+            return [await up_to_date(store, record) for record in found], {id_: str(kind) for id_, kind in forms.items()}
 
-    found = asyncio.run(load())
+    found, waits = asyncio.run(load())
     if as_json:
-        print_json([session_data(record) for record in found])
+        print_json([{**session_data(record), "waits_for": waits.get(record.id)} for record in found])
     elif found:
-        _table(found)
+        _table(found, waits)
     else:
-        only = "such " if routine or verdict else ""
+        only = "such " if routine or verdict or waiting or hide else ""
         console().print(text(f"No {only}sessions yet; `routines run flows/ask.py --param prompt=...` makes one."))
 
 
-def _table(found: list[SessionRecord]) -> None:
+def _table(found: list[SessionRecord], waits: dict[str, str]) -> None:
     from rich.table import Table
 
     from prefect_routines.cli.data import shown_status
+    from prefect_routines.cli.form_lines import waits_for
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("SESSION", "ROUTINE", "STARTED", "STATUS", "VERDICT", "TURNS", "COST"):
@@ -58,11 +68,14 @@ def _table(found: list[SessionRecord]) -> None:
     for record in found:
         status, verdict = shown_status(record), record.verdict or "-"
         name = record.routine if record.name == "main" else f"{record.routine}/{record.name}"
+        style = STYLES.get(status, "")
+        if record.id in waits:
+            status, style = waits_for(waits[record.id]), "yellow"
         table.add_row(
             text(record.id),
             text(name),
             text(when(record.started_at or record.created_at)),
-            text((status, STYLES.get(status, ""))),
+            text((status, style)),
             text((verdict, STYLES.get(verdict, ""))),
             str(record.turns),
             f"${record.dollars:.4f}",

@@ -95,16 +95,20 @@ def _head(record: SessionRecord) -> Iterator[Text]:
 
 def _conversation(entries: list[Entry], full: bool) -> Iterator[Text]:
     from prefect_routines.cli.progress import entry_lines
+    from prefect_routines.cli.steering_lines import steering_lines
     from prefect_routines.session.page import result_text
     from prefect_routines.session.transcript import Transcript
 
-    transcript = Transcript()
+    transcript, forms = Transcript(), dict[str, Any]()
     for entry in entries:
         transcript.apply(entry)
         data = entry.data
-        if entry.kind == "user.message":
+        if entry.kind == "form.opened":
+            forms[data["form"]] = data["content"]
+        if entry.kind == "user.message" and not data.get("via"):
             yield text()
-            yield text(("Task" if data.get("prompt") else "Note", "bold"))
+            heading = ("Task" if data["prompt"] == 1 else "Follow-up") if data.get("prompt") else "Note"
+            yield text((heading, "bold"), f" by {data['by']}" if data.get("by") else "")
             yield from _body("\n".join(block["text"] for block in data["content"] if block["type"] == "text"), full, "")
         elif entry.kind == "agent.message":
             yield text()
@@ -117,6 +121,7 @@ def _conversation(entries: list[Entry], full: bool) -> Iterator[Text]:
                     yield text(("  → ", "cyan"), asked[: None if full else CHARACTERS])
         else:
             yield from entry_lines(entry, transcript)
+            yield from steering_lines(entry, forms)
         if entry.kind == "tool.result":
             yield from _body(result_text(data["content"]), full, "dim")
 
@@ -139,7 +144,11 @@ def _tail(record: SessionRecord, entries: list[Entry], outputs: list[Output], sp
 
     transcript = Transcript.of(entries)
     yield from verdict_lines(transcript, record.id)
-    if transcript.verdict is None:
+    if pruned := record.data.get("pruned"):
+        yield text()
+        yield text((record.verdict or "no verdict", "bold"), f" · {record.summary or 'no summary'}")
+        yield text((f"  the transcript was removed {pruned[:10]} by `routines prune` · ${spent.dollars:.4f}", "dim"))
+    elif transcript.verdict is None:
         yield text()
         yield text(("no verdict yet", "bold"), (f" · ${spent.dollars:.4f} · {totals(transcript)}", "dim"))
     if outputs:

@@ -50,13 +50,18 @@ def waits_for_people(session: Session, decision: Decision | None = None) -> bool
     settings = session.settings
     if settings.unattended is not None:
         return settings.unattended == "wait"
-    return decision is not None and decision.rule is not None and decision.rule.text in {rule.strip() for rule in settings.policy.ask}
+    return decision is not None and decision.rule in _ask_rules(session)
+
+
+def _ask_rules(session: Session) -> list[Rule]:
+    return [rule for answer, rule in session.settings.policy.rules() if answer == "ask"]
 
 
 def asked_call(session: Session, tool: Tool, call: Call, arguments: dict[str, Any], decision: Decision) -> Asked:
     """A call as a person sees it."""
     shown = storable(jsonable(arguments))
     like = declaration(tool.name, arguments, tool.targets or ((tool.main,) if tool.main else ()))
+    reason = f"{decision.reason} asks for a person" if decision.rule in _ask_rules(session) else decision.reason
     told: AskedCall = {
         "id": call.id,
         "tool": tool.name,
@@ -64,7 +69,7 @@ def asked_call(session: Session, tool: Tool, call: Call, arguments: dict[str, An
         "arguments": shown,
         "hash": call_hash(tool.name, shown),
         "target": tool.target(arguments) if tool.writes else "",
-        "reason": decision.reason[:1].upper() + decision.reason[1:],
+        "reason": reason[:1].upper() + reason[1:],
         "like": like,
         "editable": True,
     }

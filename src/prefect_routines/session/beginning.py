@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from prefect import get_client
 from prefect.context import FlowRunContext
 
 from prefect_routines.events import Event, new_session_id
@@ -51,7 +52,7 @@ async def begin(settings: Settings, event: Event | None) -> Beginning:
     run = context.flow_run if context is not None else None
     if run is None:
         return Beginning(event)
-    why = await missed(run, settings.missed)
+    why = await _goes_on_elsewhere(run) or await missed(run, settings.missed)
     if why is not None:
         return Beginning(event, not_now=why)
     label = run.labels.get(LABEL)
@@ -64,6 +65,21 @@ async def begin(settings: Settings, event: Event | None) -> Beginning:
         if run.deployment_id is None:
             return Beginning(event)
         return await _claim(store, settings, event, body, run, asked_for=label is not None)
+
+
+async def _goes_on_elsewhere(run: FlowRun) -> str | None:
+    """Why a restarted run ends at once: its session was resumed by another one meanwhile."""
+    if run.run_count < 2:
+        return None
+    async with get_client() as client:  # the run at hand may be older than the label
+        labels = (await client.read_flow_run(run.id)).labels or {}
+    if (session := labels.get("routines.session")) is None:
+        return None
+    async with await Store.open() as store:
+        record = await store.session(str(session))
+    if record is None or record.flow_run_id in (None, str(run.id)):
+        return None
+    return f"resumed: session {record.id} goes on in flow run {record.flow_run_id}"
 
 
 async def _claim(store: Store, settings: Settings, event: Event, body: str, run: FlowRun, *, asked_for: bool) -> Beginning:

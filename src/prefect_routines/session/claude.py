@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -168,10 +169,13 @@ class Claude:
             ) from None
         return Model(name, info.max_input_tokens or DEFAULT_WINDOW, info.max_tokens, info.display_name)
 
-    async def sample(self, request: dict[str, Any]) -> Reply:
+    async def sample(self, request: dict[str, Any], on_text: Callable[[str], None] | None = None) -> Reply:
         """One attempt at one reply, streamed. Nothing of a reply that breaks off is ever used.
 
         Cancel the task to interrupt: that closes the stream.
+
+        Args:
+            on_text: Called with each piece of text as it arrives; all together are the reply's texts with an empty line between them.
 
         Raises:
             Transient: Try again.
@@ -183,6 +187,7 @@ class Claude:
 
         message, ended, self.so_far = None, False, None
         inputs: dict[int, str] = {}
+        spoken = None  # the block whose text came last
         try:
             async with asyncio.timeout(self._stall) as silence, self._client.beta.messages.stream(**request) as stream:
                 async for event in stream:
@@ -191,6 +196,9 @@ class Claude:
                         self.so_far = _tokens(message)
                     if event.type == "content_block_delta" and event.delta.type == "input_json_delta":
                         inputs[event.index] = inputs.get(event.index, "") + event.delta.partial_json
+                    elif on_text and event.type == "content_block_delta" and event.delta.type == "text_delta" and event.delta.text:
+                        on_text(event.delta.text if spoken in (None, event.index) else f"\n\n{event.delta.text}")
+                        spoken = event.index
                     silence.reschedule(asyncio.get_running_loop().time() + self._stall)
         except TimeoutError:
             raise Transient(f"Claude said nothing for {self._stall:g} s", tokens=_tokens(message)) from None

@@ -146,14 +146,13 @@ async def attempts(session: Session, number: int, request: dict[str, Any]) -> Re
             spend=[session.spend(number, model, reserved, guess, began=True)],
         )
         try:
-            return await session.steering.cuttable(session.claude.sample(request))
+            session.live.begin(number)
+            return await session.steering.cuttable(session.claude.sample(request, session.live.feed))
         except Cut as cut:
             used = session.claude.so_far or guess
             paid = session.price(model, used)
-            await session.record(
-                ("turn.interrupted", {"turn": number, "attempt": attempt, "person": cut.person, "dollars": paid}),
-                spend=[session.spend(number, model, paid, used)],
-            )
+            told = {"turn": number, "attempt": attempt, "text": session.live.written, "person": cut.person, "dollars": paid}
+            await session.record(("turn.interrupted", told), spend=[session.spend(number, model, paid, used)])
             raise
         except (Transient, ModelError) as error:
             tokens = error.tokens if isinstance(error, Transient) else None
@@ -171,6 +170,8 @@ async def attempts(session: Session, number: int, request: dict[str, Any]) -> Re
             if not await session.steering.cuttable(wait_before_retry(attempt, error.retry_after, allowed)):
                 said = f", and asks to wait {error.retry_after:g} s" if error.retry_after else ""
                 raise ModelError(f"no reply from Claude after {attempt} attempts: {error.reason}{said}; retry the run later") from None
+        finally:
+            session.live.end()
 
 
 async def compact(session: Session) -> None:

@@ -9,11 +9,13 @@ import html
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from prefect_routines.session.budget import raised
 from prefect_routines.session.transcript import JournalEntry, Transcript
 from prefect_routines.settings import Settings
+from prefect_routines.steering.form import said, subject
 from prefect_routines.verdict import Outcome
 from prefect_routines.visible import one_line, visible
 
@@ -30,7 +32,7 @@ WHOLE = 400_000  # characters of an artifact
 
 def plain(text: str) -> str:
     """Text as markdown that shows exactly it."""
-    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~>-])", r"\\\1", html.escape(visible(text), quote=False))
+    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~>=-])", r"\\\1", html.escape(visible(text), quote=False))
     return re.sub(r"(?<=[a-zA-Z]):(?=//)|(?<=www)\.|@", lambda found: f"&#{ord(found[0])};", escaped)  # nor do addresses become links
 
 
@@ -53,7 +55,7 @@ def fenced(text: str, language: str = "") -> str:
 
 def summary(transcript: Transcript, settings: Settings, *, session_id: str, routine: str, outcome: Outcome | None) -> str:
     """The first thing to read: verdict, what was done, what it rests on, and how much of the budget it took."""
-    lines = [f"# {SIGNS[outcome.verdict]} {plain(outcome.verdict)}" if outcome else "# … working", ""]
+    lines = [f"# {SIGNS[outcome.verdict]} {plain(outcome.verdict)}" if outcome else f"# … {plain(standing(transcript))}", ""]
     if outcome:
         lines += [plain(outcome.summary), ""]
         if outcome.evidence:
@@ -72,7 +74,7 @@ def summary(transcript: Transcript, settings: Settings, *, session_id: str, rout
             *(f"- {'✓' if c['passed'] else '✗'} {plain(c['repository'])}: {code(c['command'])}" for c in transcript.checks),
             "",
         ]
-    budget = settings.budget
+    budget = raised(settings.budget, transcript.raised)
     lines += ["| | used | budget |", "| --- | --- | --- |", f"| turns | {transcript.turns} | {budget.turns} |"]
     lines += [f"| cost | ${transcript.dollars:.4f} | {f'${budget.dollars:.2f}' if budget.dollars else '-'} |"]
     lines += [f"| tokens | {transcript.total_tokens:,} | {f'{budget.tokens:,}' if budget.tokens else '-'} |"]
@@ -84,11 +86,20 @@ def summary(transcript: Transcript, settings: Settings, *, session_id: str, rout
     return "\n".join(lines)
 
 
+def standing(transcript: Transcript) -> str:
+    """Where a session stands that has no verdict yet."""
+    if transcript.cancelled:
+        return f"cancelled by {transcript.cancelled['person'] or 'a person'}"
+    if transcript.form:
+        return f"waits for a person: {subject(transcript.form['kind'], transcript.form['content'])}"
+    return "working"
+
+
 def headlines(transcript: Transcript, outcome: Outcome | None) -> dict[str, str]:
     """One line for each artifact's card: what a person sees without opening it."""
     passed = sum(1 for check in transcript.checks if check["passed"])
     return {
-        "summary": plain(one_line(outcome.line, 200)) if outcome else "working",
+        "summary": plain(one_line(outcome.line if outcome else standing(transcript), 200)),
         "transcript": f"{transcript.turns} turns, {len(transcript.all_calls)} tool calls",
         "usage": f"${transcript.dollars:.4f}, {transcript.total_tokens:,} tokens",
         "checks": f"{passed} passed, {len(transcript.checks) - passed} failed",
@@ -115,25 +126,35 @@ def _entry(entry: JournalEntry, names: dict[str, str]) -> list[str]:
     data = entry.data
     if entry.kind == "user.message":
         return [
-            "### Task" if data.get("prompt") else "### Note",
+            "### Task" if data.get("prompt") else f"### Message from {plain(data['by'] or 'a person')}" if "by" in data else "### Note",
             *(plain(block["text"]) for block in data["content"] if block["type"] == "text"),
         ]
     if entry.kind == "agent.message":
-        said = [plain(block["text"]) for block in data["content"] if block["type"] == "text"]
+        spoken = [plain(block["text"]) for block in data["content"] if block["type"] == "text"]
         calls = [block for block in data["content"] if block["type"] == "tool_use"]
         names.update({block["id"]: block["name"] for block in calls})
         asked = [fenced(f"{block['name']} {json.dumps(block['input'], ensure_ascii=False)}"[:LONGEST]) for block in calls]
-        return [f"### Turn {data['turn']}", *said, *asked]
+        return [f"### Turn {data['turn']}", *spoken, *asked]
     if entry.kind == "tool.result":
         text = result_text(data["content"])
         mark = " (failed)" if data["is_error"] else ""
         cut = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}\n[...]\n{text[-LONGEST // 2 :]}"
         return [f"**{plain(names.get(data['id'], data['name']))}**{mark}, {data['seconds']:.1f} s", fenced(cut)]
-    if entry.kind == "turn.failed":
-        return [f"*Turn {data['turn']}, attempt {data['attempt']}: {plain(data['error'])}*"]
-    if entry.kind == "session.compacted":
-        return ["*The conversation up to here was summarised to make room.*"]
-    return []
+    return [f"*{aside}*"] if (aside := _aside(entry.kind, data)) else []
+
+
+def _aside(kind: str, data: dict[str, Any]) -> str:
+    """What happened beside the conversation, in a line."""
+    who = plain(data.get("person") or "somebody")
+    tell: dict[str, Callable[[], str]] = {
+        "turn.failed": lambda: f"Turn {data['turn']}, attempt {data['attempt']}: {plain(data['error'])}",
+        "turn.interrupted": lambda: f"{who} interrupted turn {data['turn']}",
+        "session.compacted": lambda: "The conversation up to here was summarised to make room.",
+        "form.opened": lambda: f"Waits for a person: {plain(subject(data['kind'], data['content']))}",
+        "form.answered": lambda: f"{who} answered: {plain(said(data['answer']))}",
+        "session.cancelled": lambda: f"Cancelled by {who}",
+    }
+    return tell[kind]() if kind in tell else ""
 
 
 def result_text(content: Any) -> str:

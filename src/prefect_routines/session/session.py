@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import logging
 import time
@@ -16,32 +14,33 @@ from typing import Any, Self
 
 from prefect_routines.config import config
 from prefect_routines.connectors.connector import Connections
-from prefect_routines.errors import LeaseHeld, LeaseLost, RoutinesError, SettingsError
+from prefect_routines.errors import SettingsError
 from prefect_routines.events import Event, new_session_id
 from prefect_routines.policy import Decision
 from prefect_routines.redaction import Redactor
-from prefect_routines.session import outputs, pricing, waiting
+from prefect_routines.session import holding, outputs, pricing, waiting
 from prefect_routines.session.arrivals import event_text
 from prefect_routines.session.claude import Reply
+from prefect_routines.session.continuing import journal, settle_former_run
+from prefect_routines.session.keeping import keep_workspace
+from prefect_routines.session.live import LiveText
 from prefect_routines.session.loop import converse
 from prefect_routines.session.page import plain
 from prefect_routines.session.preparation import constants, prepare
 from prefect_routines.session.publish import Publisher
 from prefect_routines.session.run import Run, run_task
-from prefect_routines.session.steering import PREFECT_UI, Steering
+from prefect_routines.session.steering import Steering
 from prefect_routines.session.transcript import Call, Transcript
 from prefect_routines.session.waiting import Suspend
 from prefect_routines.settings import Settings
 from prefect_routines.steering.acts import CANCELLED
-from prefect_routines.store import Entry, Form, FormKind, Lease, SessionRecord, Spend, Store
+from prefect_routines.store import Entry, FormKind, Spend, Store
 from prefect_routines.tools import WORKSPACE_TOOLS
 from prefect_routines.tools.paging import redacting
 from prefect_routines.tools.people import ask_person
 from prefect_routines.tools.tool import Tool, ToolContext, ToolResult
 from prefect_routines.verdict import Outcome, Verdict
 from prefect_routines.visible import one_line, storable, visible
-
-CLOSING = 60.0  # seconds that a session may take to close before a suspension
 
 
 class Session:
@@ -86,6 +85,7 @@ class Session:
             self._check_rules()
         self._routine, self._wanted_id = routine, session_id
         self._runs = 0
+        self._ended_by: type[BaseException] | None = None
         self._replied = False
         self._began = time.monotonic()
         self.outputs_used: dict[str, int] = {}
@@ -122,7 +122,8 @@ class Session:
 
         form, pause_key = None, ""
         if isinstance(error, Suspend) or (isinstance(error, Pause) and not hasattr(error, "of_session")):
-            form, pause_key = await self._before_suspension(error)
+            form, pause_key = await holding.before_suspension(self, error.form if isinstance(error, Suspend) else None)
+        self._ended_by = kind
         try:
             await self._stack.aclose()
         finally:
@@ -130,23 +131,6 @@ class Session:
                 pause = Pause(state=await waiting.show_form(self.flow_run.id, form, pause_key, link=self.link))
                 pause.of_session = self.id  # type: ignore[attr-defined]  # the sessions around this one just close
                 raise pause from None
-
-    async def _before_suspension(self, error: BaseException) -> tuple[Form, str]:
-        """The form that the suspended run is to show; somebody who suspended it in Prefect's UI gets one, too."""
-        if isinstance(error, Suspend):
-            form = error.form
-        else:
-            if self.transcript.form is None:
-                await self.ask("pause", {"person": PREFECT_UI, "calls": [], "questions": []})
-            opened = self.transcript.form
-            assert opened is not None
-            told = {name: opened[name] for name in ("key", "kind", "content")}
-            seconds = self.settings.answers.minutes * 60
-            form = await self.store.open_form(self.lease, opened["form"], **told, flow_run_id=self.flow_run.id, seconds=seconds)
-        pause_key = await waiting.note_pause(self, form)
-        state = self.transcript
-        await self.store.update_session(self.lease, status="suspended", turns=state.turns, tokens=state.total_tokens, dollars=state.dollars)
-        return form, pause_key
 
     async def _open(self) -> None:
         self.flow_run = Run.current()
@@ -161,34 +145,33 @@ class Session:
             event_id=self.event.id if self.event else None,
         )
         self.id, self.routine = record.id, routine
-        self.lease = await self._acquire(record)
+        self.lease = await holding.acquire(self, record)
         await self._stack.enter_async_context(self.store.keep(self.lease))
-        self._journal = list(await self.store.entries(self.id))
+        resume = self.settings.resume
+        self._journal, forked = await journal(self.store, self.lease, self.flow_run.id, resume)
+        self.live = LiveText(self.store, self.lease, lambda: self.redactor)
+        self._stack.push_async_callback(self.live.close)
         self.transcript = Transcript.of(self._journal)
         for output in await self.store.outputs(self.id):
             if output.rule is not None and output.status != "failed":
                 self.outputs_used[output.rule] = self.outputs_used.get(output.rule, 0) + 1
         again = bool(self._journal)
-        await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again}))
+        started_by = {"event": self.event.model_dump(mode="json")} if self.event and not again else {}
+        budget = self.settings.budget.model_dump(mode="json", exclude_none=True)
+        await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again, "budget": budget, **started_by}))
         began = record.started_at or datetime.now(UTC)
         await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id)
+        if resume is not None:
+            await self.store.update_session(self.lease, verdict=None, summary=None, ended_at=None, data={CANCELLED: False})
         self.publisher = await self._stack.enter_async_context(Publisher.open(self))
         self.log(f"Session {self.id} goes on where it was" if again else f"Session {self.id}")
+        if forked is not None:
+            self.log(forked)
         await self.task("Prepare", self._prepare)
+        self._stack.push_async_callback(lambda: keep_workspace(self, self._ended_by))
         await self._stack.enter_async_context(self.steering.listen())
         self._began = time.monotonic()  # a long setup must not use up the time in which a busy service is asked again
-        self._stack.push_async_callback(self._idle)
-
-    async def _acquire(self, record: SessionRecord) -> Lease:
-        """Take the session. One that is just being suspended is waited for: somebody was quick to answer."""
-        deadline = time.monotonic() + CLOSING
-        while True:
-            try:
-                return await self.store.acquire(self.id)
-            except LeaseHeld:
-                if record.status != "suspended" or record.flow_run_id != self.flow_run.id or time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(0.1)
+        self._stack.push_async_callback(lambda: holding.leave(self))
 
     def _add_tools(self, tools: Sequence[Tool]) -> None:
         for tool in tools:
@@ -222,21 +205,6 @@ class Session:
             await self.record(("session.config", constants(self.settings, self.tools, ready, event=self.event is not None)))
         return ""
 
-    async def _idle(self) -> None:
-        with contextlib.suppress(RoutinesError):
-            state = self.transcript
-            if state.cancelled is not None:
-                ended: Any = {"status": "ended", "ended_at": datetime.now(UTC), "data": {CANCELLED: True}}
-                ended["summary"] = f"Cancelled by {state.cancelled['person'] or 'somebody'}"
-                await self.store.update_session(self.lease, **ended, turns=state.turns, tokens=state.total_tokens, dollars=state.dollars)
-                for form in await self.store.forms(session_id=self.id, status="open"):
-                    await self.store.close_form(form.id, "withdrawn", None, person=state.cancelled["person"])
-            elif state.verdict is None and state.form is None:
-                await self.record(("session.status_idle", {}))
-                await self.store.update_session(
-                    self.lease, status="idle", turns=state.turns, tokens=state.total_tokens, dollars=state.dollars
-                )
-
     # running
 
     async def run(self, prompt: str) -> Outcome:
@@ -252,16 +220,18 @@ class Session:
             raise SettingsError(f"the prompt of {self.routine} is empty; its function must return the text of the task")
         self._runs += 1
         self.prompt = storable(prompt)
-        if len(self.transcript.verdicts) >= self._runs:  # an earlier process got this far
+        number = self.transcript.prompts_before.get(self.flow_run.id, 0) + self._runs  # those of earlier runs are theirs
+        if known := self.transcript.verdict_of.get(number):  # an earlier process got this far
             self.flow_run.not_again(self.name)
-            known = self.transcript.verdicts[self._runs - 1]
             outcome = Outcome.of(self.id, self.transcript, known)
             if known is self.transcript.verdict:  # it may have died before it told anybody
                 await self._tell(outcome)
             return outcome
-        if self.transcript.prompts < self._runs:
-            await self.record(("user.message", {"prompt": self._runs, "content": [{"type": "text", "text": self.prompt}]}))
-        await self._unless_lease_is_lost(converse(self))
+        if self.transcript.prompts < number:
+            acts = await settle_former_run(self)
+            by = {"by": self.settings.resume.by} if self.settings.resume else {}
+            await self.record(("user.message", {"prompt": number, **by, "content": [{"type": "text", "text": self.prompt}]}), acts=acts)
+        await holding.unless_lease_is_lost(self.lease, converse(self))
         outcome = Outcome.of(self.id, self.transcript)
         await self._tell(outcome)
         return outcome
@@ -281,20 +251,6 @@ class Session:
         )
         self.log(f"Verdict {outcome.line}")
         await self.publisher.finish(outcome)
-
-    async def _unless_lease_is_lost(self, work: Any) -> None:
-        """Stop at once when another process has taken the session: what this one does would be done twice."""
-        doing = asyncio.ensure_future(work)
-        lost = asyncio.ensure_future(self.lease.lost.wait())
-        try:
-            await asyncio.wait({doing, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not doing.done():
-                raise LeaseLost(self.id, self.lease.fence)
-            doing.result()
-        finally:
-            for future in (doing, lost):
-                future.cancel()
-            await asyncio.gather(doing, lost, return_exceptions=True)
 
     async def end(self, verdict: Verdict, reason: str) -> None:
         """End without a report of Claude's: orderly, with what was done so far."""

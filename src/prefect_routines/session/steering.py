@@ -114,7 +114,7 @@ class Steering:
     async def _look(self) -> None:
         session = self._session
         pulse = await session.store.pulse(session.id)
-        self.watched = pulse.watched
+        self.watched = session.live.watched = pulse.watched
         if pulse.fence != session.lease.fence:
             session.lease.mark_lost()
         if pulse.act is None or pulse.act <= self._seen:

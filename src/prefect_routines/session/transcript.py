@@ -16,6 +16,8 @@ Block = dict[str, Any]
 Message = dict[str, Any]
 
 COMPACTION_BETA = "compact-2026-09-04"
+READING = frozenset(["glob", "grep", "push", "read", "read_event", "read_guidelines", "report"])
+"""Tools that leave the workspace as it is."""
 THINKING = ("thinking", "redacted_thinking")
 
 
@@ -76,6 +78,14 @@ class Transcript:
     prompts: int = 0
     verdict: dict[str, Any] | None = None
     verdicts: list[dict[str, Any]] = field(default_factory=list)
+    verdict_of: dict[int, dict[str, Any]] = field(default_factory=dict)
+    prompts_before: dict[str, int] = field(default_factory=dict)
+    snapshot: dict[str, Any] | None = None
+    unsaved: bool = False
+    not_kept: str | None = None
+    parents: list[str] = field(default_factory=list)
+    inherited: dict[str, Any] = field(default_factory=dict)
+    inherited_pushes: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     used: dict[str, int] = field(default_factory=dict)
     form: dict[str, Any] | None = None
@@ -180,14 +190,38 @@ class Transcript:
     def _config(self, data: dict[str, Any]) -> None:
         self.config = data
 
+    def _running(self, data: dict[str, Any]) -> None:
+        """A flow run works on the session; prompts are counted for each run, so that a restarted one finds its own."""
+        self.prompts_before.setdefault(str(data.get("flow_run")), self.prompts)
+
+    def _forked(self, data: dict[str, Any]) -> None:
+        """From here on it is a session of its own: what was spent and pushed before is its parent's."""
+        self.parents.append(data["from"])
+        self.inherited = {"dollars": self.dollars + self.reserved, "tokens": self.total_tokens, "turns": self.turns}
+        self.dollars, self.reserved, self.turns, self.attempts = 0.0, 0.0, 0, 0
+        self.tokens = dict.fromkeys(self.tokens, 0)
+        self.inherited_pushes, self.pushes = [*self.inherited_pushes, *self.pushes], []
+        self.refused, self.outputs, self.granted, self.raised = [], [], [], {}
+        self.form, self.cancelled = None, None
+        if "snapshot" in data:
+            self._kept(data["snapshot"])
+
     def _workspace(self, data: dict[str, Any]) -> None:
-        self.workspace = data
+        self.workspace, self.unsaved, self.not_kept = data, False, None
+        if not data.get("restored"):
+            self.snapshot = None  # fresh clones: what was kept of others is no longer what there is
+
+    def _kept(self, data: dict[str, Any]) -> None:
+        self.snapshot, self.unsaved, self.not_kept = data, False, None
+
+    def _not_kept(self, data: dict[str, Any]) -> None:
+        self.not_kept = data["reason"]
 
     def _user(self, data: dict[str, Any]) -> None:
         if data.get("prompt"):  # a new piece of work: what the session came to before stays in `verdicts`
             self.prompts += 1
             self.verdict, self.stop_reason, self.unanswered_ends = None, None, 0
-            self.cancelled = None
+            self.cancelled, self.form = None, None
         if self.open_calls:
             self._held.extend(data["content"])  # stands behind the results, in the same message
         else:
@@ -270,6 +304,7 @@ class Transcript:
         self.context_tokens = sum(usage.values())
 
     def _tool_start(self, data: dict[str, Any]) -> None:
+        self.unsaved |= data.get("name") not in READING
         if call := self.all_calls.get(data["id"]):
             if not call.started and data.get("rule"):
                 self.used[data["rule"]] = self.used.get(data["rule"], 0) + 1
@@ -306,13 +341,17 @@ class Transcript:
             self.messages[-1] = {"role": "user", "content": _without_pictures(self.messages[-1]["content"], data["reason"])}
 
     def _verdict(self, data: dict[str, Any]) -> None:
-        self.verdict = data
+        self.verdict = self.verdict_of[self.prompts] = data
         self.verdicts.append(data)
 
 
 _HANDLERS = {
     "session.config": Transcript._config,
+    "session.status_running": Transcript._running,
+    "session.forked": Transcript._forked,
     "workspace.ready": Transcript._workspace,
+    "workspace.snapshot": Transcript._kept,
+    "workspace.not_kept": Transcript._not_kept,
     "user.message": Transcript._user,
     "turn.start": Transcript._turn_start,
     "turn.failed": Transcript._turn_failed,

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from prefect_routines.errors import AnswerRefused, SessionCancelled, SettingsError
 from prefect_routines.steering.acts import Person, may_answer, wake
 from prefect_routines.steering.deadlines import expire
-from prefect_routines.steering.form import checked_answer, default_answer
+from prefect_routines.steering.form import checked_answer, default_answer, said, subject
 from prefect_routines.steering.prefect_form import answer_of, input_model
 from prefect_routines.visible import one_line
 
@@ -56,6 +56,15 @@ async def open_form(session: Session, kind: FormKind, content: dict[str, Any]) -
     await session.record(("form.opened", opened))
 
 
+async def opened_form(session: Session) -> Form:
+    """The form that the journal says is open, as the store has it."""
+    opened = session.transcript.form
+    assert opened is not None
+    told = {name: opened[name] for name in ("key", "kind", "content")}
+    seconds = session.settings.answers.minutes * 60
+    return await session.store.open_form(session.lease, opened["form"], **told, flow_run_id=session.flow_run.id, seconds=seconds)
+
+
 async def wait(session: Session) -> None:
     """Wait until the open form is answered, and journal the answer.
 
@@ -63,21 +72,11 @@ async def wait(session: Session) -> None:
         Suspend: In a run of a deployment: the process ends here.
         SessionCancelled: A person has cancelled the session.
     """
-    opened = session.transcript.form
-    assert opened is not None
-    form = await session.store.open_form(
-        session.lease,
-        opened["form"],
-        key=opened["key"],
-        kind=opened["kind"],
-        content=opened["content"],
-        flow_run_id=session.flow_run.id,
-        seconds=session.settings.answers.minutes * 60,
-    )
+    form = await opened_form(session)
     if form.status == "open":
         form = await _from_prefect(session, form)
     if form.status == "open":
-        session.log(f"Waits for a person: {subject(form)}")
+        session.log(f"Waits for a person: {subject(form.kind, form.content)}")
         await session.publisher.show_now()
         if session.flow_run.deployment_id is not None:
             raise Suspend(form)
@@ -99,7 +98,7 @@ async def _take_answer(session: Session, form: Form) -> None:
     ):
         entries.append(("session.cancelled", {"person": person, "via": via}))
     await session.record(*entries)
-    session.log(f"{person or 'Nobody'} answered: {_said(answer)}")
+    session.log(f"{person or 'Nobody'} answered: {said(answer)}")
 
 
 async def _from_prefect(session: Session, form: Form) -> Form:
@@ -215,7 +214,7 @@ async def show_form(flow_run_id: str, form: Form, pause_key: str, *, link: str |
     left = None if form.expires_at is None else max(0.0, form.expires_at - time.time())
     seconds = int((left if left is not None else 30 * 86400) + GRACE.total_seconds())
     name = "Paused" if in_place else "Suspended"
-    message = one_line(f"waits for a person: {subject(form)}", 200)
+    message = one_line(f"waits for a person: {subject(form.kind, form.content)}", 200)
     state: State[Any] = Paused(name=name, message=message, timeout_seconds=seconds, pause_key=pause_key, reschedule=not in_place)
     keyset = keyset_from_paused_state(state)
     state.state_details.run_input_keyset = {str(part): key for part, key in keyset.items()}
@@ -241,20 +240,3 @@ async def _set(client: PrefectClient, flow_run_id: UUID, state: State[Any]) -> S
         if now is not None and now.id == before.id:
             await client.set_flow_run_state(flow_run_id, state, force=True)
             return state
-
-
-def subject(form: Form) -> str:
-    """What a form is about, in one line."""
-    content = form.content
-    if form.kind == "budget":
-        return str(content.get("reached", "the budget is used up"))
-    if form.kind == "pause":
-        return f"{content.get('person') or 'a person'} suspended the session"
-    titles = [call["title"] for call in content.get("calls", [])] + [question["question"] for question in content.get("questions", [])]
-    return one_line("; ".join(titles), 200)
-
-
-def _said(answer: dict[str, Any]) -> str:
-    said = [one["decision"].replace("_", " ") for one in answer.get("decisions", {}).values()]
-    said += [one_line(reply, 60) for reply in answer.get("replies", {}).values()]
-    return ", ".join([*said, *([answer["action"]] if answer.get("action") else [])]) or "nothing"

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prefect_routines.errors import SettingsError
-from prefect_routines.visible import storable
+from prefect_routines.visible import one_line, storable
 
 LONGEST = 100_000  # characters of a message, a reply or a reason
 Choice = Literal["approve", "approve_all", "deny", "stop"]
@@ -150,6 +150,16 @@ def _only(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None
         raise SettingsError(f"the form has no {what} {sorted(unknown)[0][:80]!r}; there is {', '.join(known) or 'none'}")
 
 
+def subject(kind: str, content: Mapping[str, Any]) -> str:
+    """What a form is about, in one line."""
+    if kind == "budget":
+        return one_line(str(content.get("reached", "the budget is used up")), 200)
+    if kind == "pause":
+        return one_line(f"{content.get('person') or 'a person'} suspended the session", 200)
+    titles = [call["title"] for call in content.get("calls", [])] + [question["question"] for question in content.get("questions", [])]
+    return one_line("; ".join(titles), 200)
+
+
 def uniform_answer(content: Mapping[str, Any], decision: Choice, reason: str = "") -> dict[str, Any]:
     """The same decision for all calls of a form; questions get no reply, so a form with some needs more than this."""
     one = {"decision": decision, **({"reason": reason} if reason else {})}
@@ -162,3 +172,10 @@ def default_answer(kind: str, content: Mapping[str, Any], default: Literal["appr
         return {"action": "continue" if kind == "pause" and default == "approve" else "stop", "message": ""}
     answer = uniform_answer(content, default, why)
     return answer | {"replies": {question["id"]: f"(nobody answered: {why})" for question in content.get("questions", [])}}
+
+
+def said(answer: Mapping[str, Any]) -> str:
+    """An answer in a few words."""
+    words = [one["decision"].replace("_", " ") for one in answer.get("decisions", {}).values()]
+    words += [one_line(reply, 60) for reply in answer.get("replies", {}).values()]
+    return ", ".join([*words, *([answer["action"]] if answer.get("action") else [])]) or "nothing"

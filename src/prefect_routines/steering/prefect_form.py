@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
@@ -18,23 +17,11 @@ if TYPE_CHECKING:
     from prefect.input import RunInput
 
 
-class Decision(StrEnum):
-    """What a person may decide, in the words of the form."""
-
-    approve = "approve"
-    approve_all = "approve all like this"
-    deny = "deny"
-    stop = "stop the session"
-
-
-class Action(StrEnum):
-    """Whether the session goes on."""
-
-    proceed = "continue"
-    stop = "stop"
-
-
-_ACTIONS = {Action.proceed.value: "continue", Action.stop.value: "stop"}
+# Literals, because Prefect's UI leaves out a field that refers to an enumeration and has a default.
+Decision = Literal["approve", "approve all like this", "deny", "stop the session"]
+Action = Literal["continue", "stop"]
+_DECISIONS = {"approve": "approve", "approve all like this": "approve_all", "deny": "deny", "stop the session": "stop"}
+_WORDS = {decision: word for word, decision in _DECISIONS.items()}
 _RAISES = ("turns", "dollars", "minutes", "tokens")
 
 
@@ -65,12 +52,12 @@ def input_model(kind: str, content: Mapping[str, Any], *, link: str | None = Non
         limit: dict[str, Any] = {} if question["choices"] else {"min_length": 1, "max_length": LONGEST}
         fields[f"reply{_suffix(number, len(questions))}"] = (kind_of, Field(title=title, **limit))
     if kind in ("budget", "pause"):
-        fields["action"] = (Action, Field(default=Action.proceed, title="What now"))
+        fields["action"] = (Action, Field(default="continue", title="What now"))
         fields["message"] = (str, Field(default="", title="Message to Claude", max_length=LONGEST))
         for name in _RAISES:
-            number_type: Any = int if name in ("turns", "tokens") else float
+            number_type = int if name in ("turns", "tokens") else float
             about = f"How many more {name} it may use."
-            fields[f"more_{name}"] = (number_type | None, Field(default=None, title=f"More {name}", description=about, gt=0))
+            fields[f"more_{name}"] = (number_type, Field(default=0, title=f"More {name}", description=about, ge=0))
     made: type[RunInput] = create_model("Answer", __base__=RunInput, **fields)
     made._description = description(kind, content, link=link, note=note)
     return made
@@ -89,7 +76,7 @@ def answer_of(kind: str, content: Mapping[str, Any], values: Mapping[str, Any]) 
         decision = values.get(f"decision{name}")
         if decision is None:
             continue
-        one = {"decision": Decision(decision).name, "reason": values.get(f"reason{name}") or "", "hash": call["hash"]}
+        one = {"decision": _DECISIONS.get(decision, "deny"), "reason": values.get(f"reason{name}") or "", "hash": call["hash"]}
         if changed := (values.get(f"arguments{name}") or "").strip():
             one["arguments"] = _object(changed, call["title"])
         answer.setdefault("decisions", {})[call["id"]] = one
@@ -98,8 +85,8 @@ def answer_of(kind: str, content: Mapping[str, Any], values: Mapping[str, Any]) 
         if reply := values.get(f"reply{_suffix(number, len(questions))}"):
             answer.setdefault("replies", {})[question["id"]] = reply
     if kind in ("budget", "pause"):
-        answer |= {"action": _ACTIONS.get(values.get("action") or "", "continue"), "message": values.get("message") or ""}
-        if more := {name: values[f"more_{name}"] for name in _RAISES if values.get(f"more_{name}") is not None}:
+        answer |= {"action": values.get("action") or "continue", "message": values.get("message") or ""}
+        if more := {name: values[f"more_{name}"] for name in _RAISES if values.get(f"more_{name}")}:
             answer["raise"] = more
     return answer
 
@@ -110,7 +97,7 @@ def values_of(kind: str, content: Mapping[str, Any], answer: Mapping[str, Any]) 
     calls = content.get("calls", [])
     for number, call in enumerate(calls, 1):
         given = answer.get("decisions", {}).get(call["id"], {})
-        values[f"decision{_suffix(number, len(calls))}"] = Decision[given.get("decision", "stop")].value
+        values[f"decision{_suffix(number, len(calls))}"] = _WORDS[given.get("decision", "stop")]
     questions = content.get("questions", [])
     for number, question in enumerate(questions, 1):
         fallback = question["choices"][0] if question["choices"] else "-"

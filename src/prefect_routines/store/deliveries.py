@@ -194,11 +194,20 @@ class Deliveries:
         """Delete what was received earlier and is done with, and what became of it; how many. Those still worked on stay."""
 
         async def work(connection: AsyncConnection) -> int:
-            open_ones = select(tables.dispatches.c.delivery_id).where(tables.dispatches.c.status.in_(("waiting", "started", "queued")))
-            done = (_table.c.received_at < before) & (_table.c.status != "received") & _table.c.id.not_in(open_ones)
-            return (await connection.execute(delete(_table).where(done))).rowcount
+            return (await connection.execute(delete(_table).where(_done(before)))).rowcount
 
         return await self._db.write(work)
+
+    async def old_deliveries(self, before: datetime) -> int:
+        """How many `forget_deliveries` would delete."""
+        rows = await self._db.read(select(func.count()).select_from(_table).where(_done(before)))
+        return int(rows[0][0])
+
+
+def _done(before: datetime) -> ColumnElement[bool]:
+    """What was received earlier and is done with."""
+    open_ones = select(tables.dispatches.c.delivery_id).where(tables.dispatches.c.status.in_(("waiting", "started", "queued")))
+    return (_table.c.received_at < before) & (_table.c.status != "received") & _table.c.id.not_in(open_ones)
 
 
 def _became(condition: ColumnElement[bool]) -> ColumnElement[bool]:

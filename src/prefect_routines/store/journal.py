@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, insert, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,6 +16,8 @@ from prefect_routines.store.leases import Lease, Leases
 from prefect_routines.store.records import Entry, Spend, Spent
 
 _COUNTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+PRUNED = "pruned"
+"""Key in a session's `data`: when its transcript was removed."""
 _SETTLING = ("model", "settled", "dollars", *_COUNTS)
 
 
@@ -86,6 +88,28 @@ class Journal(Leases):
             .limit(limit)
         )
         return [Entry(row.seq, row.kind, row.data, row.at) for row in rows]
+
+    async def forget_transcript(self, lease: Lease) -> None:
+        """Delete what was said and done in a session, and what people sent to it; its record, cost and writes to the outside stay.
+
+        The writes stay because an event about them must still be known as caused by ourselves; what was sent with them does not.
+
+        Raises:
+            LeaseLost: Another process holds the session.
+        """
+        id_ = lease.session_id
+
+        async def work(connection: AsyncConnection) -> None:
+            await self._extend(connection, lease)
+            for table in (tables.entries, tables.acts, tables.forms, tables.live):
+                await connection.execute(delete(table).where(table.c.session_id == id_))
+            await connection.execute(update(tables.outputs).where(tables.outputs.c.session_id == id_).values(request={}))
+            mine = tables.sessions.c.id == id_
+            known = await connection.scalar(select(tables.sessions.c.data).where(mine)) or {}
+            pruned = {**known, PRUNED: datetime.now(UTC).isoformat(timespec="seconds")}
+            await connection.execute(update(tables.sessions).where(mine).values(data=pruned))
+
+        await self._db.write(work)
 
     async def spent(self, *, session_id: str | None = None, routine: str | None = None, day: date | None = None) -> Spent:
         """What has been spent by one session, one routine, on one UTC day, or any of these together; all when none is named."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -108,6 +109,33 @@ class Outputs(Leases):
             )
             if changed.rowcount != 1:
                 raise StoreError(f"session {lease.session_id} has no output {output_id}; finish what `begin_output` returned.")
+
+        await self._db.write(work)
+
+    async def copy_outputs(self, lease: Lease, from_session: str, tool_use_ids: Sequence[str]) -> None:
+        """Copy another session's writes into this one, which was forked from it: they stay counted under their rules.
+
+        Without their links: what comes back from there is the doing of the session that wrote it.
+
+        Args:
+            tool_use_ids: The calls whose writes are copied; one that is here already is left alone.
+
+        Raises:
+            LeaseLost: Another process holds the session.
+        """
+        wanted = set(tool_use_ids)
+
+        async def work(connection: AsyncConnection) -> None:
+            await self._extend(connection, lease)
+            here = set((await connection.scalars(select(_table.c.tool_use_id).where(_table.c.session_id == lease.session_id))).all())
+            rows = (await connection.execute(select(_table).where(_table.c.session_id == from_session).order_by(_table.c.id))).all()
+            copies = [
+                {name: value for name, value in row._mapping.items() if name != "id"} | {"session_id": lease.session_id, "link": None}
+                for row in rows
+                if row.tool_use_id in wanted - here
+            ]
+            if copies:
+                await connection.execute(insert(_table), copies)
 
         await self._db.write(work)
 

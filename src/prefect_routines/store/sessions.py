@@ -96,9 +96,21 @@ class Sessions(Leases):
         return _record(rows[0]) if rows else None
 
     async def sessions(
-        self, *, routine: str | None = None, limit: int = 50, verdict: str | None = None, flow_run_id: str | None = None
+        self,
+        *,
+        routine: str | None = None,
+        limit: int | None = 50,
+        verdict: str | None = None,
+        flow_run_id: str | None = None,
+        but_verdict: str | None = None,
+        waiting: bool = False,
     ) -> list[SessionRecord]:
-        """The newest sessions first, of one routine, with one verdict or of one flow run if wanted."""
+        """The newest sessions first, of one routine, with one verdict or of one flow run if wanted.
+
+        Args:
+            but_verdict: Without those that have this verdict.
+            waiting: Only those that wait for a person.
+        """
         chosen = _select().order_by(_table.c.created_at.desc(), _table.c.id.desc()).limit(limit)
         if routine is not None:
             chosen = chosen.where(_table.c.routine == routine)
@@ -106,6 +118,11 @@ class Sessions(Leases):
             chosen = chosen.where(_table.c.verdict == verdict)
         if flow_run_id is not None:
             chosen = chosen.where(_table.c.flow_run_id == flow_run_id)
+        if but_verdict is not None:
+            chosen = chosen.where(or_(_table.c.verdict.is_(None), _table.c.verdict != but_verdict))
+        if waiting:
+            open_forms = select(tables.forms.c.session_id).where(tables.forms.c.status == "open")
+            chosen = chosen.where(_table.c.id.in_(open_forms))
         return [_record(row) for row in await self._db.read(chosen)]
 
     async def find(self, prefix_or_id: str) -> SessionRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +70,14 @@ class Candidate:
 
 
 async def examine(
-    mirror: Mirror, bundle: bytes, *, base_sha: str, session_id: str, last_pushed: str | None = None, rules: PushRules
+    mirror: Mirror,
+    bundle: bytes,
+    *,
+    base_sha: str,
+    session_id: str,
+    last_pushed: str | None = None,
+    rules: PushRules,
+    parents: Sequence[str] = (),
 ) -> Candidate:
     """Look at every commit of a bundle that a sandbox wrote. Nothing of it stays, in the mirror or elsewhere, unless it is pushed.
 
@@ -81,6 +88,7 @@ async def examine(
         session_id: Every new commit must name it in its trailer.
         last_pushed: The commit the session pushed last, if it did.
         rules: What the push may contain.
+        parents: The sessions that this one was forked from; a commit may name one of these instead.
 
     Raises:
         PushRefused: A rule is broken; the text says which, where, and what to change.
@@ -100,7 +108,7 @@ async def examine(
     async with unpacked(mirror, bundle, header, known, rules.max_bytes) as clean:
         look = _Look(mirror.repository.name, clean, header.tip, base_sha, known)
         try:
-            return await _judge(look, bundle, session_id, last_pushed, rules)
+            return await _judge(look, bundle, session_id, last_pushed, rules, parents)
         except GitError as error:
             raise PushRefused(
                 f"the new commits cannot be examined: {error}; make them smaller or rebuild them on {base_sha[:12]}"
@@ -162,7 +170,9 @@ class _Look:
         return {sha: (kind, int(size)) for sha, kind, size in (line.split(" ") for line in raw.decode().splitlines())}
 
 
-async def _judge(look: _Look, bundle: bytes, session_id: str, last_pushed: str | None, rules: PushRules) -> Candidate:
+async def _judge(
+    look: _Look, bundle: bytes, session_id: str, last_pushed: str | None, rules: PushRules, parents: Sequence[str]
+) -> Candidate:
     if (await look.git("cat-file", "-t", look.tip)).strip() != b"commit":
         raise PushRefused("HEAD is not a commit; check out a branch with your commits")
     # Lists what is new, and fails if anything of it is missing.
@@ -181,7 +191,7 @@ async def _judge(look: _Look, bundle: bytes, session_id: str, last_pushed: str |
     if len(commits) > rules.max_commits:
         raise PushRefused(f"{len(commits)} new commits, at most {rules.max_commits} may be pushed; squash them")
     raw_commits = await look.objects(commits, rules.max_bytes)
-    listed = [Commit(sha, check_commit(sha, raw_commits[sha], session_id, last_pushed or look.base)) for sha in commits]
+    listed = [Commit(sha, check_commit(sha, raw_commits[sha], session_id, last_pushed or look.base, parents)) for sha in commits]
     for sha in commits:
         for secret in find_secrets(raw_commits[sha].decode("utf-8", "replace")).values():
             raise PushRefused(f"commit {sha[:12]}: its message contains {secret}; write it again without")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -179,7 +180,7 @@ def check_link(change: Change, target: bytes) -> None:
         raise _refused(change, f"the symbolic link {change.path} leads out of the repository; make it relative and inside, or remove it")
 
 
-def check_commit(sha: str, raw: bytes, session_id: str, since: str) -> str:
+def check_commit(sha: str, raw: bytes, session_id: str, since: str, parents: Sequence[str] = ()) -> str:
     """Refuse a commit by its headers and message; returns its subject.
 
     Args:
@@ -187,6 +188,7 @@ def check_commit(sha: str, raw: bytes, session_id: str, since: str) -> str:
         raw: The commit object.
         session_id: Which session must stand in its trailer.
         since: The commit after which it may be rewritten, for the remedy.
+        parents: The sessions that it was forked from: what they committed is its own, too.
     """
     head, _, body = raw.partition(b"\n\n")
     short = sha[:12]
@@ -205,7 +207,8 @@ def check_commit(sha: str, raw: bytes, session_id: str, since: str) -> str:
     if len(body) > _MAX_MESSAGE:
         raise PushRefused(f"commit {short}: its message is longer than {_MAX_MESSAGE // 1024} KiB; shorten it: git commit --amend")
     wanted = f"{TRAILER}: {session_id}"
-    if wanted not in (line.strip() for line in message.rstrip().split("\n\n")[-1].split("\n")):
+    named = {line.strip() for line in message.rstrip().split("\n\n")[-1].split("\n")}
+    if named.isdisjoint([wanted, *(f"{TRAILER}: {parent}" for parent in parents)]):
         raise PushRefused(
             f"commit {short} lacks the line '{wanted}' at the end of its message; add it to every new commit: "
             f"git rebase {since[:12]} --exec \"git commit --amend --no-edit --trailer '{wanted}'\""

@@ -104,7 +104,7 @@ class Sandbox(Exchange):
         *,
         cwd: str = "/workspace",
         environment: Mapping[str, str] | None = None,
-        stdin: bytes | None = None,
+        stdin: bytes | Path | None = None,
         timeout: float = 120,
         max_output: int = 50_000_000,
         merge_stderr: bool = False,
@@ -116,7 +116,7 @@ class Sandbox(Exchange):
             argv: Program and arguments, found on the sandbox's PATH.
             cwd: Directory inside.
             environment: Variables besides those of the sandbox.
-            stdin: What it reads; None: nothing.
+            stdin: What it reads, or the host's file with it; None: nothing.
             timeout: Seconds. Then its tree is killed.
             max_output: Bytes of stdout and stderr together that are kept.
             merge_stderr: stderr goes into stdout.

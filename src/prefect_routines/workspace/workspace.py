@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect_routines.config import config
-from prefect_routines.errors import SandboxUnavailable, ToolError
+from prefect_routines.errors import RepositoryError, SandboxUnavailable, ToolError
 from prefect_routines.policy import decide
 from prefect_routines.settings import Repository as RepositorySettings
 from prefect_routines.settings import Settings
 from prefect_routines.tools.tool import ToolResult, Write
 from prefect_routines.verdict import GREEN, Verdict
-from prefect_routines.workspace import limits, push, repositories
+from prefect_routines.workspace import limits, places, push, repositories
+from prefect_routines.workspace import snapshot as snapshots
 from prefect_routines.workspace.candidate import Candidate, examine
 from prefect_routines.workspace.checks import CheckResult, run_checks
 from prefect_routines.workspace.clones import clone_into, install_trailer, take_bundle
@@ -51,6 +53,12 @@ class Clone:
         """The commit that left last, as the journal tells: an earlier process may have pushed it."""
         return next((push["sha"] for push in reversed(self.transcript.pushes) if push["repository"] == self.settings.name), None)
 
+    @property
+    def tip(self) -> str | None:
+        """The commit up to which the work is at the remote: on the session's branch, or on that of the session it was forked from."""
+        mine = [push for push in self.transcript.inherited_pushes if push["repository"] == self.settings.name and not push.get("captured")]
+        return self.last_pushed or (mine[-1]["sha"] if mine else None)
+
     async def log_in_again(self) -> None:
         """Get the login anew: a token that was fetched when the session began may have ended by now."""
         if self.settings.credentials:
@@ -65,6 +73,8 @@ class Workspace:
         self.session_id, self.settings, self.box, self.spec, self.clones = session_id, settings, box, spec, clones
         self.with_guidelines: list[str] = []
         self.made_anew = False
+        self.restored: str | None = None
+        self.place = ""
         self._notice: str | None = None
 
     @classmethod
@@ -75,13 +85,15 @@ class Workspace:
         Raises:
             SandboxUnavailable: The sandbox cannot be built here.
             RepositoryError: A repository cannot be read, or may not be pushed to although the policy allows it.
+            WorkspaceLost: The session is to be resumed, and its workspace is neither here nor in the storage.
             SetupFailed: The setup script failed.
         """
         directory = config().workspaces / session_id
         _, setup, clones = await gather_or_cancel(
             check_sandbox(settings.sandbox), prepared(settings), cls._clones(session_id, routine, settings, transcript)
         )
-        known = transcript.workspace is not None and (directory / "workspace").is_dir()
+        known = places.is_current(directory, transcript.workspace)
+        kept = places.Kept() if known else await places.fetch(session_id, settings, transcript, directory)
         try:
             if not known:
                 await asyncio.to_thread(remove_tree, directory)
@@ -107,7 +119,7 @@ class Workspace:
         )
         async with await Sandbox.start(spec) as box:
             workspace = cls(session_id, settings, box, spec, clones)
-            await workspace._take_up(transcript, known, directory)
+            await workspace._take_up(transcript, known, directory, kept)
             yield workspace
 
     @staticmethod
@@ -129,7 +141,7 @@ class Workspace:
                 clone.mirror = replace(clone.mirror, base_sha=before["base_sha"])
         return clones
 
-    async def _take_up(self, transcript: Transcript, known: bool, directory: Path) -> None:
+    async def _take_up(self, transcript: Transcript, known: bool, directory: Path, kept: places.Kept) -> None:
         self._transcript = transcript
         for clone in self.clones.values():
             clone.rounds = len(
@@ -140,25 +152,52 @@ class Workspace:
         if known:
             self._notice = "the session was restarted: this is a new shell in /workspace, without the former directory and variables"
             return
+        self.place = places.mark(directory)
+        there: set[str] = set()
+        if kept.file is not None:
+            self.restored = await places.put_back(self.box, kept, transcript)
+            there = {repository["name"] for repository in (transcript.workspace or {}).get("repositories", [])}
+            for name in there & self.clones.keys():
+                with contextlib.suppress(RepositoryError):  # Claude may have removed it
+                    await install_trailer(self.box, name, self.session_id)
         for name, clone in self.clones.items():
+            if name in there:
+                continue
             bundle = directory / f"{name}.bundle"
             await repositories.bundle(clone.mirror, bundle)
             await clone_into(self.box, clone.mirror, bundle, name)
             await install_trailer(self.box, name, self.session_id)
             bundle.unlink()
         if transcript.workspace is not None:
-            self.made_anew = True
-            self._notice = "the workspace was lost and has been cloned anew; what was not pushed is gone"
+            self.made_anew, self._notice = True, kept.notice
 
     def describe(self) -> dict[str, Any]:
         """What the journal keeps of the workspace."""
         return {
             "path": str(self.spec.workspace),
+            "place": self.place,
+            **({"restored": self.restored} if self.restored else {}),
             "repositories": [
                 {"name": name, "url": clone.settings.url, "branch": clone.mirror.branch, "base_sha": clone.mirror.base_sha}
                 for name, clone in self.clones.items()
             ],
         }
+
+    async def snapshot(self, prefix: str, *, seconds: float = snapshots.SECONDS) -> dict[str, Any]:
+        """Put all that is in the workspace into Prefect's result storage; what the journal keeps of it.
+
+        Args:
+            prefix: Key in the storage.
+            seconds: How long it may take.
+
+        Raises:
+            NotKept: It was not made; the reason.
+        """
+        most = self.settings.limits.snapshot_mb * snapshots.MIB
+        if not most:
+            raise snapshots.NotKept("limits.snapshot_mb is 0")
+        storage = await snapshots.result_storage()
+        return await snapshots.take(self.box, storage, prefix, most=most, scratch=self.spec.workspace.parent, seconds=seconds)
 
     @property
     def secrets(self) -> list[str]:
@@ -204,7 +243,7 @@ class Workspace:
             changed = len(status.stdout.splitlines())
             if changed:
                 found.append(f"{changed} changed file{'s' if changed > 1 else ''} in {name} in no commit")
-            if head.stdout.decode("ascii", "replace").strip() not in (clone.mirror.base_sha, clone.last_pushed):
+            if head.stdout.decode("ascii", "replace").strip() not in (clone.mirror.base_sha, clone.tip):
                 found.append(f"commits in {name} that are not pushed")
         return found
 
@@ -230,15 +269,16 @@ class Workspace:
             ToolError: There is no such repository.
         """
         clone = self.clone(repository)
-        taken = await take_bundle(self.box, repository, clone.mirror.base_sha, clone.last_pushed)
+        taken = await take_bundle(self.box, repository, clone.mirror.base_sha, clone.tip)
         rules = PushRules(allow_guarded=tuple(clone.settings.guarded), default_branch=clone.mirror.default_branch)
         candidate = await examine(
             clone.mirror,
             taken.bundle,
             base_sha=clone.mirror.base_sha,
             session_id=self.session_id,
-            last_pushed=clone.last_pushed,
+            last_pushed=clone.tip,
             rules=rules,
+            parents=self._transcript.parents,
         )
         results = await self._check(clone, candidate)
         failed = [result for result in results if not result["passed"]]

@@ -72,7 +72,8 @@ class Case:
     def __enter__(self) -> Self:
         self.claude.start()
         self._client = self._stack.enter_context(get_client(sync_client=True))
-        settings = {"repositories": [self.sdk.url, self.docs.url], "model": "claude-opus-5-5"}
+        self.settings: dict[str, Any] = {"repositories": [self.sdk.url, self.docs.url], "model": "claude-opus-5-5"}
+        settings = self.settings
         if self._deployed:
             deployment = asyncio.run(_deploy())
             flow_run = self._client.create_flow_run_from_deployment(deployment, parameters={"settings": settings}, state=Pending())
@@ -96,6 +97,12 @@ class Case:
         place = self.place / f"run-{self._runs}"
         order = {"flow": FLOW, "flow_run": str(self.flow_run), "kill": kill, "after": after}
         return self._pool.start(place, environment=self.environment | environment, **order)
+
+    def resume(self, message: str) -> None:
+        """Make a flow run that goes on with the session; it is the one that is started from now on."""
+        settings = self.settings | {"resume": {"session": self.found().record.id, "message": message}}
+        made = self._client.create_flow_run(routine.two_repositories, parameters={"settings": settings}, state=Pending())
+        self.flow_run = made.id
 
     def crash(self) -> None:
         """What a worker does when the process of a run has died."""

@@ -1,0 +1,92 @@
+"""Taking a session for this process, and leaving it: idle, suspended or cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from prefect_routines.errors import LeaseHeld, LeaseLost, RoutinesError
+from prefect_routines.session import waiting
+from prefect_routines.session.steering import PREFECT_UI
+from prefect_routines.steering.acts import CANCELLED
+
+if TYPE_CHECKING:
+    from prefect_routines.session.session import Session
+    from prefect_routines.store import Form, Lease, SessionRecord
+
+CLOSING = 60.0  # seconds that a session may take to close before a suspension
+
+
+async def acquire(session: Session, record: SessionRecord) -> Lease:
+    """Take the session. One that is just being suspended is waited for: somebody was quick to answer.
+
+    Raises:
+        LeaseHeld: Another process is at it.
+    """
+    deadline = time.monotonic() + CLOSING
+    while True:
+        try:
+            return await session.store.acquire(session.id)
+        except LeaseHeld:
+            if record.status != "suspended" or record.flow_run_id != session.flow_run.id or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
+
+
+async def unless_lease_is_lost(lease: Lease, work: Awaitable[None]) -> None:
+    """Do `work`, but stop at once when another process has taken the session: what this one does would be done twice.
+
+    Raises:
+        LeaseLost: Another process has.
+    """
+    doing, lost = asyncio.ensure_future(work), asyncio.ensure_future(lease.lost.wait())
+    try:
+        await asyncio.wait({doing, lost}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise LeaseLost(lease.session_id, lease.fence)
+        doing.result()
+    finally:
+        for future in (doing, lost):
+            future.cancel()
+        await asyncio.gather(doing, lost, return_exceptions=True)
+
+
+async def before_suspension(session: Session, form: Form | None) -> tuple[Form, str]:
+    """Put down that the session is suspended; its form, and the key of the pause.
+
+    Args:
+        form: What it waits for; None when somebody suspended the run in Prefect's UI: then that becomes a form.
+    """
+    if form is None:
+        if session.transcript.form is None:
+            await session.ask("pause", {"person": PREFECT_UI, "calls": [], "questions": []})
+        form = await waiting.opened_form(session)
+    pause_key = await waiting.note_pause(session, form)
+    await session.store.update_session(session.lease, status="suspended", **_taken(session))
+    return form, pause_key
+
+
+async def leave(session: Session) -> None:
+    """Put down where the session stands when its process ends without a verdict."""
+    state = session.transcript
+    with contextlib.suppress(RoutinesError):
+        if state.cancelled is not None:
+            person = state.cancelled["person"]
+            summary, ended = f"Cancelled by {person or 'somebody'}", datetime.now(UTC)
+            await session.store.update_session(
+                session.lease, status="ended", summary=summary, ended_at=ended, data={CANCELLED: True}, **_taken(session)
+            )
+            for form in await session.store.forms(session_id=session.id, status="open"):
+                await session.store.close_form(form.id, "withdrawn", None, person=person)
+        elif state.verdict is None and state.form is None:
+            await session.record(("session.status_idle", {}))
+            await session.store.update_session(session.lease, status="idle", **_taken(session))
+
+
+def _taken(session: Session) -> Any:
+    state = session.transcript
+    return {"turns": state.turns, "tokens": state.total_tokens, "dollars": state.dollars}

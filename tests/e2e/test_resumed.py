@@ -1,0 +1,50 @@
+"""Runs that go on with an ended session, killed on the way: the follow-up is asked once, and nothing of it happens twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from .harness.case import Case
+from .harness.pool import Pool
+from .harness.processes import alive, wait_until
+from .harness.routine import STEPS, bash, call, play
+
+MORE = "cd /workspace/docs; grep -q more api.md || { echo more >> api.md; git commit -qam 'Say more'; }"
+FOLLOW_UP = [(bash("more", MORE),), (call("push", repository="docs"),), STEPS[-1]]
+
+
+@pytest.mark.parametrize(("kill", "after"), [(3, True), (8, False), (12, True), (15, False), (17, True), (20, False)])
+def test_a_resumed_run_that_is_killed_goes_on_within_its_follow_up(pool: Pool, tmp_path: Path, kill: int, after: bool) -> None:
+    """Wherever it dies: one follow-up, one verdict of it, one further push."""
+    with Case(pool, tmp_path, script=play([*STEPS, *FOLLOW_UP])) as case:
+        assert case.start().wait() == 0
+        before = case.found()
+        first = case.flow_run
+        case.resume("Say more.")
+        killed = case.start(kill=kill, after=after)
+        assert killed.wait() == -9
+        if not case.has_session():  # it died before it had taken the session
+            assert kill < 8
+        assert case.retry().wait() == 0
+        assert case.state.message == "done: Documented."
+        wait_until(lambda: not alive(killed.tree), "nothing of the killed process is left")
+        found = case.found()
+        found.check_journal()
+        assert found.record.id == before.record.id
+        assert found.entries[: len(before.entries)] == before.entries
+        asked = [entry.data["content"][0]["text"] for entry in found.entries if entry.data.get("prompt")]
+        assert asked[1:] == ["Say more."]
+        assert len(found.transcript.verdicts) == 2
+        assert case.docs.log(found.transcript.pushes[-1]["branch"])[0] == "Say more"
+        assert len(case.docs.pushes) == 2
+        requests = Counter(request.turn for request in case.claude.requests)
+        assert sum(count - 1 for count in requests.values()) <= 1
+        assert case.claude.problems == []
+        case.flow_run = first  # somebody retries the run that the session began in
+        assert case.retry().wait() == 0
+        assert case.state.name == "Cancelled"
+        assert f"session {found.record.id} goes on in flow run {found.record.flow_run_id}" in str(case.state.message)
+        assert len(case.claude.requests) == sum(requests.values())
