@@ -1,4 +1,4 @@
-"""Writes down that something is to be told. The gateway and the workers send it; nothing is sent here."""
+"""Writes down that something is to be told. The gateway and the workers send it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ _USUAL: dict[str, frozenset[str]] = {"slack": frozenset({"approval"}), "email": 
 _log = logging.getLogger(__name__)
 
 
-async def notify(store: Store, session_id: str, kind: NoticeKind, subject: str, told: Iterable[str] = ()) -> int:
+async def notify(store: Store, session_id: str, kind: NoticeKind, subject: str, told: Iterable[str] = (), *, now: bool = False) -> int:
     """Have people and services told, each once however often this is called. Returns how many are new.
 
     Args:
         kind: `started`, `approval` (a form waits) or `finished`.
         subject: What it is about: the form's id, else the flow run's. A session that goes on in another run is told of again.
         told: The routine's setting `notify`; those of `ROUTINES_NOTIFY` are told as well.
+        now: Try at once to send what is due of the session, for a run that perhaps nobody else sends for. What fails stays due.
 
     Example:
         ```python
@@ -34,7 +35,12 @@ async def notify(store: Store, session_id: str, kind: NoticeKind, subject: str, 
         _log.warning("%s", error)
         everywhere = []
     wanted = [target for target, kinds in notice_targets([*told, *everywhere]).items() if kind in (kinds or _usual(target))]
-    return await store.record_notices(session_id, kind, subject, wanted)
+    new = await store.record_notices(session_id, kind, subject, wanted)
+    if now and wanted:
+        from prefect_routines.notices.sender import deliver
+
+        await deliver(store, session_id)
+    return new
 
 
 def operators_targets() -> list[str]:
