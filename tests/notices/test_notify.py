@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_routines.config import config
 from prefect_routines.errors import SettingsError
 from prefect_routines.notices.notify import notify, operators_targets
 from prefect_routines.settings import Settings, SettingsOverride, merge, notice_targets
 from prefect_routines.store import Store
 
 from .world import waiting
-
-
-@pytest.fixture
-def operator(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Sets the environment, and has it read again."""
-    config.cache_clear()
-    yield monkeypatch  # type: ignore[misc]
-    monkeypatch.undo()
-    config.cache_clear()
 
 
 async def test_people_are_told_when_they_are_needed_and_webhooks_of_all(store: Store, operator: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from prefect_routines.blocks import load_block
 from prefect_routines.notices.notify import notify
-from prefect_routines.notices.sender import Sender, deliver
+from prefect_routines.notices.sender import Sender, deliver, keep_sending
 from prefect_routines.notices.webhook import NotDelivered, NoticeWebhook
 from prefect_routines.store import Notice, Store
 
@@ -187,3 +187,20 @@ async def test_the_script_saves_a_receiver(prefect_server: str, receiver: Receiv
     block = await load_block(f"notice-webhook/{name}")
     assert isinstance(block, NoticeWebhook)
     assert (block.kinds, block.arguments) == (["approval", "finished"], False)
+
+
+async def test_a_worker_sends_what_others_left(
+    store: Store, hook: str, receiver: Receiver, tmp_path: Path, operator: pytest.MonkeyPatch
+) -> None:
+    """With a store of its own, for as long as it runs."""
+    operator.setenv("ROUTINES_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'store.db'}")
+    sending = asyncio.create_task(keep_sending())
+    record, _ = await waiting(store)
+    await notify(store, record.id, "finished", "run-1", [hook])
+    deadline = time.monotonic() + 30
+    while not receiver.got:
+        await asyncio.sleep(0.05)  # between two looks at a condition
+        assert time.monotonic() < deadline
+    sending.cancel()
+    await asyncio.wait([sending])
+    assert receiver.got[0].body["type"] == "session.finished"
