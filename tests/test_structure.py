@@ -27,13 +27,13 @@ LAYERS = [
     {"workspace", "tools"},
     {"store", "credentials", "blocks"},
     {"settings", "verdict", "events", "redaction", "outgoing"},
-    {"policy", "config", "when"},
+    {"policy", "config", "when", "audience"},
     {"errors", "visible", "secret_shapes"},
 ]
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 PURE = ["policy", "settings", "events", "visible", "redaction", "verdict", "errors", "session/transcript", "session/budget", "session/page"]
 PURE += ["session/prompt", "workspace/guard", "secret_shapes", "outgoing/text", "outgoing/github", "outgoing/allowance", "when"]
-PURE += ["steering/form", "notices/told"]
+PURE += ["steering/form", "notices/told", "audience"]
 PURE += ["gateway/signatures", "gateway/body", "gateway/occurrence", "gateway/github", "gateway/webhooks"]
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Validat
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema
 
+from prefect_routines.audience import Audience
 from prefect_routines.errors import SettingsError
 from prefect_routines.policy import Policy, Rule
 from prefect_routines.when import When
@@ -19,10 +20,6 @@ from prefect_routines.when import When
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 FILE_TOOLS = ("read", "write", "edit", "glob", "grep")
 BLOCK = re.compile(r"[a-z0-9-]+/[a-z0-9-]+\Z")
-# Whom a notice goes to, and which kinds: `slack/docs#ops`, `email/ops#ada@acme.com approval finished`, `notice-webhook/ci`
-NOTICE_TARGET = re.compile(
-    r"(?P<target>(?:slack|email|notice-webhook)/[a-z0-9-]+(?:#[^\s#]{1,254})?)(?P<kinds>(?: +(?:started|approval|finished))*)\Z"
-)
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -195,9 +192,7 @@ class Settings(Starting):
     """All that can be set for a routine, with the values that hold when nobody says otherwise."""
 
     repositories: list[Repository] = Field(default_factory=list, description="Repositories the session may use.")
-    connectors: list[str] = Field(
-        default_factory=list, description="Blocks that give the session tools for outside services, 'github/docs-bot', 'slack/docs'."
-    )
+    connectors: list[str] = Field(default=[], description="Blocks that give tools for outside services, 'github/docs-bot', 'slack/docs'.")
     policy: Policy = Field(default_factory=Policy, description="Which tool calls are allowed, asked for, denied.")
     checks: list[Check] = Field(default_factory=list, description="Commands that must pass before work leaves the workspace.")
     check_rounds: int = Field(default=2, ge=0, description="How often failed checks go back to Claude before they decide the verdict.")
@@ -228,11 +223,7 @@ class Settings(Starting):
         "Default: calls under an `ask` rule wait, those that no rule mentions are denied.",
     )
     answers: Answers = Field(default_factory=Answers, description="How long a person is waited for, and who may answer.")
-    notify: list[str] = Field(
-        default_factory=list,
-        description="Who is told: 'slack/docs#ops', 'email/ops' and 'email/ops#ada@acme.com' when a session needs a person, "
-        "'notice-webhook/ci' what its block says. Behind a name, other kinds: 'slack/docs#ops approval finished'.",
-    )
+    notify: Audience = []
     mentions: list[str] = Field(default_factory=list, description="People and teams whom text that is written outside may mention.")
     links: list[str] = Field(
         default_factory=list,
@@ -258,12 +249,6 @@ class Settings(Starting):
                 raise ValueError(f"{reference!r} does not name a block; write it as 'type/name', for example 'github/docs-bot'")
         if len(set(value)) < len(value):
             raise ValueError("a connector is named twice")
-        return value
-
-    @field_validator("notify")
-    @classmethod
-    def _targets(cls, value: list[str]) -> list[str]:
-        notice_targets(value)
         return value
 
     @model_validator(mode="after")
@@ -405,28 +390,6 @@ def merge(base: ModelT, override: BaseModel | None) -> ModelT:
         return type(base).model_validate({**current, **changed})
     except ValidationError as error:
         raise SettingsError(f"settings: {first_problem(error)}") from None
-
-
-def notice_targets(names: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Whom notices go to, and which kinds each wants; empty where that is left to its block.
-
-    Raises:
-        ValueError: One names nothing that can be told.
-
-    Example:
-        >>> notice_targets(["slack/docs#ops finished"])
-        {'slack/docs#ops': frozenset({'finished'})}
-    """
-    found: dict[str, frozenset[str]] = {}
-    for name in names:
-        match = NOTICE_TARGET.match(name.strip())
-        if match is None:
-            raise ValueError(
-                f"{name!r} names nobody who can be told; write 'slack/NAME#channel', 'email/NAME' or 'notice-webhook/NAME', and behind "
-                "it, if you like, started, approval, finished"
-            )
-        found[match["target"]] = frozenset(match["kinds"].split()) | found.get(match["target"], frozenset())
-    return found
 
 
 def first_problem(error: ValidationError) -> str:

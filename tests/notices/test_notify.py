@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from prefect_routines.audience import notice_targets
 from prefect_routines.errors import SettingsError
 from prefect_routines.notices.notify import notify, operators_targets
-from prefect_routines.settings import Settings, SettingsOverride, merge, notice_targets
+from prefect_routines.settings import Settings, SettingsOverride, merge
 from prefect_routines.store import Store
 
 from .world import waiting

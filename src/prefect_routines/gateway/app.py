@@ -21,7 +21,7 @@ from prefect_routines.errors import StoreError
 from prefect_routines.gateway import answer_page, fire, github, webhooks
 from prefect_routines.gateway.answers import Edge, Refused, answer, error
 from prefect_routines.gateway.body import Body, BodyError, parse
-from prefect_routines.gateway.interactions import SlackApps, interactions
+from prefect_routines.gateway.interactions import interactions
 from prefect_routines.gateway.limits import SMALL, TooMany, reading
 from prefect_routines.gateway.occurrence import Occurrence
 from prefect_routines.gateway.service import Service
@@ -59,7 +59,6 @@ def create_app(service: Service) -> ASGIApp:
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     app.state.service = service
-    app.state.slack_apps = SlackApps()
     app.state.link_key = LinkKey()
     return Edge(_Bare(app), service.limits)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,8 +23,6 @@ from prefect_routines.errors import AnswerRefused, RoutinesError, SettingsError
 from prefect_routines.gateway.answers import Refused
 from prefect_routines.gateway.limits import reading
 from prefect_routines.gateway.service import Service
-from prefect_routines.gateway.signatures import SCHEMES, SignatureError, verify
-from prefect_routines.gateway.sources import documents_of
 from prefect_routines.notices.sender import Sender
 from prefect_routines.notices.slack_message import ACTION, Click
 from prefect_routines.notices.told import calls_digest, decidable
@@ -34,63 +32,8 @@ from prefect_routines.store import Form, Store
 from prefect_routines.visible import one_line
 
 _LARGEST = 262_144  # bytes; Slack's payload holds our own message again
-_EVERY, _AT_MOST = 30.0, 5.0  # seconds between two looks at the blocks, and at most after a wrong signature
-_LOOK, _PATIENCE = 1.2, 1.5  # seconds for which a click may wait for the blocks, and for what comes of it; Slack waits for 3
+_PATIENCE = 2.5  # seconds; Slack waits for 3
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class SlackApps:
-    """The signing secrets of the Slack blocks, by the block's name; what was read last holds while Prefect is away."""
-
-    known: dict[str, str] = field(default_factory=dict)
-    asked_at: float = -_EVERY
-    reached: bool = False
-    reading: asyncio.Task[None] | None = None
-
-    async def signers(self, headers: Any, raw: bytes) -> list[str]:
-        """The blocks with whose secret a request is signed; empty if it is not to be believed.
-
-        Raises:
-            Refused: Nobody knows yet who may sign.
-        """
-        await self._look(_EVERY)
-        found = self._signed(headers, raw)
-        if not found and await self._look(_AT_MOST):
-            found = self._signed(headers, raw)
-        if not found and not self.reached:
-            raise Refused(503, "the gateway has not heard from Prefect yet who may send interactions", retry_after=5)
-        return found
-
-    def _signed(self, headers: Any, raw: bytes) -> list[str]:
-        found = []
-        for name, secret in self.known.items():
-            try:
-                verify(SCHEMES["slack"], headers, raw, [secret], now=time.time())
-                found.append(name)
-            except SignatureError:
-                continue
-        return found
-
-    async def _look(self, after: float) -> bool:
-        """Read the blocks, unless that was done a moment ago; who comes meanwhile waits for what is found, but not for long."""
-        if self.reading is None or (self.reading.done() and time.monotonic() - self.asked_at >= after):
-            self.asked_at = time.monotonic()
-            self.reading = asyncio.create_task(self._read())
-        elif self.reading.done():
-            return False
-        await asyncio.wait([self.reading], timeout=_LOOK)
-        return self.reading.done()
-
-    async def _read(self) -> None:
-        try:
-            async with asyncio.timeout(20):
-                documents = await documents_of("slack")
-        except Exception as error:  # whatever a server or a proxy before it answers
-            _log.warning("Prefect does not tell the Slack blocks (%s); what is known goes on to hold", type(error).__name__)
-            return
-        secrets = {str(one["name"]): str((one["data"] or {}).get("signing_secret") or "") for one in documents}
-        self.known, self.reached = {name: secret for name, secret in secrets.items() if secret.strip()}, True
 
 
 class _Id(BaseModel):
@@ -131,11 +74,11 @@ class _Interaction(BaseModel):
 async def interactions(request: Request) -> Response:
     """`POST /slack/interactions`. Whoever has no secret learns nothing."""
     service: Service = request.app.state.service
-    apps: SlackApps = request.app.state.slack_apps
+    until = time.monotonic() + _PATIENCE
     headers = request.scope["headers"]
     bounds = replace(service.limits, body=_LARGEST)
     async with reading(request.receive, headers, bounds, service.large, lambda: service.may_send_much(request)) as raw:
-        signers = await apps.signers(headers, raw)
+        signers = await service.slack_apps.signers(headers, raw)
         if not signers:
             service.failed(request)
             raise Refused(401, "the signature is missing or wrong, or its time is over")
@@ -145,7 +88,7 @@ async def interactions(request: Request) -> Response:
         return Response(status_code=200)  # a link was opened, or the app has other buttons
     form, block = await _form(service.store, click, signers)
     task = service.background(_decide(service.store, form, click, interaction, block))
-    await asyncio.wait([task], timeout=_PATIENCE)  # long enough that a store which is away is told to the person who clicked
+    await asyncio.wait([task], timeout=max(0.1, until - time.monotonic()))
     if task.done():
         task.result()
     return Response(status_code=200)

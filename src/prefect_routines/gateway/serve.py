@@ -134,7 +134,9 @@ async def running(settings: Config) -> AsyncIterator[Service]:
         caring = asyncio.create_task(look_after(store, logging.getLogger(__name__)), name="forms")
         stack.callback(caring.cancel)
         ui = prefect.ui_url or prefect.api.url.removesuffix("/api")
-        yield Service(store, sources, Deployments(), dispatcher.wake, limits(settings), settings.gateway_url, ui)
+        service = Service(store, sources, Deployments(), dispatcher.wake, limits(settings), settings.gateway_url, ui)
+        await service.slack_apps.look()  # who clicks first is not kept waiting for it
+        yield service
 
 
 def limits(settings: Config) -> Limits:

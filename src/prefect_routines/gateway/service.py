@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.requests import Request
 
 from prefect_routines.gateway.limits import Busy, Limits, Rates, Room, TooMany
+from prefect_routines.gateway.slack_apps import SlackApps
 from prefect_routines.store import Delivery, Dispatch, Store
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Service:
     url: str = "http://127.0.0.1:4280"
     ui_url: str | None = None
     rates: Rates = field(default_factory=Rates)
+    slack_apps: SlackApps = field(default_factory=SlackApps)
     large: Room = field(init=False)
     recorder: Recorder = field(init=False)
     _writing: set[asyncio.Task[Any]] = field(default_factory=set)

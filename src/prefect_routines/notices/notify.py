@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
+from prefect_routines.audience import notice_targets
 from prefect_routines.config import config
 from prefect_routines.errors import SettingsError
-from prefect_routines.settings import notice_targets
 from prefect_routines.store import NoticeKind, Store
 
 # People are asked, and not told of all that goes on; a webhook's block says itself what it wants.
