@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# three test processes, each with a Prefect server and places of its own; PYTEST_OPTIONS=... for others
+PYTEST_OPTIONS ?= -n 3 --dist loadfile
 SHELL := /bin/bash
 
 .PHONY: demo test bench lint install system clean

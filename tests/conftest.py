@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -26,6 +27,11 @@ def _free_port() -> int:
         port: int = probe.getsockname()[1]
         return port
 
+
+# `nohup` and `&` leave these ignored, for all that is started from here, too; the tests send them and wait for what they do.
+for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _default)
 
 # Prefect reads its settings when it is imported, so they are set before any test module is.
 HOME = Path(tempfile.mkdtemp(prefix="prefect-routines-tests-"))

@@ -34,6 +34,7 @@ LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 PURE = ["policy", "settings", "events", "visible", "redaction", "verdict", "errors", "session/transcript", "session/budget", "session/page"]
 PURE += ["session/prompt", "workspace/guard", "secret_shapes", "outgoing/text", "outgoing/github", "outgoing/allowance", "when"]
 PURE += ["steering/form", "notices/told", "audience"]
+PURE += ["gateway/markup", "gateway/transcript_view", "gateway/form_view", "gateway/session_view", "gateway/list_view"]
 PURE += ["gateway/signatures", "gateway/body", "gateway/occurrence", "gateway/github", "gateway/webhooks"]
 
 

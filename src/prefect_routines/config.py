@@ -56,6 +56,7 @@ class Config(BaseSettings):
     gateway_failures_per_minute: int = Field(
         default=60, ge=1, description="Wrong signatures and tokens from one address in a minute, before it has to wait."
     )
+    gateway_streams: int = Field(default=100, ge=1, description="People and programs that watch sessions at the same time.")
     gateway_forwarded_from: str = Field(
         default="127.0.0.1", description="Addresses of reverse proxies, with commas, whose X-Forwarded-For is believed."
     )

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from prefect_routines.errors import RoutinesError, SessionCancelled, SettingsError
 from prefect_routines.events import Event
-from prefect_routines.session.beginning import begin, settle
+from prefect_routines.session.beginning import begin, goes_on_elsewhere, settle
 from prefect_routines.session.continuing import look_up
 from prefect_routines.session.session import Session
 from prefect_routines.settings import Resume, Settings, first_problem, merge, override_of
@@ -103,8 +103,10 @@ class Routine(Flow[P, Outcome], Generic[P]):
             await settle(start.dispatch)
         return outcome
 
-    async def _resume(self, settings: Settings, resume: Resume) -> Outcome:
+    async def _resume(self, settings: Settings, resume: Resume) -> Outcome | State[Any]:
         """A run that goes on with an earlier session: the follow-up is its prompt, what once started the session is its event."""
+        if (why := await goes_on_elsewhere()) is not None:
+            return Cancelled(message=visible(why))
         record, event = await look_up(resume, self.name)
         wanted = None if resume.fork else record.id
         async with Session("main", settings, tools=self.tools, event=event, routine=self.name, session_id=wanted) as session:

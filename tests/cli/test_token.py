@@ -47,6 +47,41 @@ def test_a_token_is_made_listed_and_revoked(online: Terminal, deployment: tuple[
     assert secret not in json.dumps(data)
 
 
+def test_a_token_for_a_person_has_scopes(terminal: Terminal) -> None:
+    """For the sessions of one routine or of all; it needs no Prefect. Its name is the person's, so it has to have one."""
+    made = terminal.run("token", "create", "--scope", "read", "--scope", "steer", "--routine", "docs-sync", "--name", "ada")
+    assert made.status == 0, made.err
+    secret = made.out.strip()
+    assert re.fullmatch(r"rt_[0-9A-Za-z]{43}", secret)
+    assert "/sessions" in made.err
+    assert "/fire" not in made.err
+    assert terminal.run("token", "create", "--scope", "approve", "--name", "grace").status == 0
+    listed = terminal.run("token", "list").out
+    assert f"{secret[:9]}…  docs-sync  ada  read, steer  never used" in listed
+    assert "all routines  grace  approve  never used" in listed
+    assert "docs-sync is revoked" in terminal.run("token", "revoke", secret[:9]).out
+    data = json.loads(terminal.run("token", "list", "--json").out)
+    assert {(one["name"], one["scopes"], one["deployment_id"]) for one in data} == {("ada", "read steer", ""), ("grace", "approve", "")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["create"], "which deployment"),
+        (["create", "--scope", "fire", "--name", "x"], "which deployment"),
+        (["create", "--scope", "read"], "--name: whose token is it?"),
+        (["create", "--scope", "read", "--name", "a\nb"], "one line"),
+        (["create", "a/b", "--scope", "read", "--name", "x", "--routine", "c"], "leave one of the two out"),
+    ],
+)
+def test_mistakes_in_scopes_are_one_line(terminal: Terminal, arguments: list[str], told: str) -> None:
+    """With status 2; nothing is made."""
+    done = terminal.run("token", *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert told in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

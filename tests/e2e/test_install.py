@@ -70,6 +70,7 @@ def test_the_wheel_is_typed_and_carries_its_entry_points(environment: Path) -> N
     code = (
         "import importlib.metadata as m, importlib.resources as r\n"
         "assert (r.files('prefect_routines') / 'py.typed').is_file()\n"
+        "assert (r.files('prefect_routines.gateway') / 'static' / 'session.js').is_file()\n"
         "[found] = [e for e in m.entry_points(group='prefect.collections') if e.name == 'prefect_routines']\n"
         "assert found.load().AnthropicCredentials"
     )

@@ -48,3 +48,27 @@ def test_a_resumed_run_that_is_killed_goes_on_within_its_follow_up(pool: Pool, t
         assert case.state.name == "Cancelled"
         assert f"session {found.record.id} goes on in flow run {found.record.flow_run_id}" in str(case.state.message)
         assert len(case.claude.requests) == sum(requests.values())
+
+
+def test_a_write_that_was_under_way_is_looked_up_and_not_sent(pool: Pool, tmp_path: Path) -> None:
+    """The run died between the record of a push and its result: what arrived is known to be done, what did not is Claude's to repeat."""
+    with Case(pool, tmp_path / "whole") as case:
+        whole = case.start()
+        assert whole.wait() == 0
+        begun, finished = [number for number, written in enumerate(whole.commits, 1) if "outputs" in written][:2]
+    again = [*STEPS[:5], (call("push", repository="docs"), call("push", repository="sdk")), STEPS[-1]]
+    for kill, after, told, outcomes in [
+        (begun, True, "Not sent: ", ["failed", "done", "done"]),
+        (finished, False, "Pushed: ", ["done", "done"]),
+    ]:
+        with Case(pool, tmp_path / told[:3], script=play(again)) as case:
+            assert case.start(kill=kill, after=after).wait() == -9
+            case.crash()
+            assert len(case.docs.pushes) == ("Pushed" in told)
+            case.resume("Finish it.")
+            assert case.start().wait() == 0
+            assert case.state.message == "done: Documented."
+            results = [request.results for request in case.claude.requests if request.text == "Finish it."][-1]
+            assert [result.text[: len(told)] for result in results] == [told, "Not run: "[: len(told)]]
+            assert [output.status for output in case.found().outputs] == outcomes
+            assert (len(case.docs.pushes), len(case.sdk.pushes)) == (1, 1)

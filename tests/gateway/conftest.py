@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from prefect import flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
 
 from prefect_routines.gateway.sources import WebhookSource
 
 from .gateway_process import SECRET, Gateway
+from .session_world import World
 
 StartGateway = Callable[..., Gateway]
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @flow
@@ -61,3 +65,27 @@ def deployment(prefect_server: str) -> tuple[str, str]:
         assert isinstance(client, SyncPrefectClient)
         identity = client.create_deployment(flow_id=client.create_flow(nothing), name=name, entrypoint="x.py:nothing")
     return str(identity), f"nothing/{name}"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser, world: World) -> Iterator[BrowserContext]:
+    """A browser of its own, in which anything the page's policy has to stop is a failure."""
+    context = browser.new_context(base_url=f"http://127.0.0.1:{world.gateway.port}", viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()

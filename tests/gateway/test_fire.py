@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -25,6 +26,15 @@ def token_for(gateway: Gateway, deployment: Routine) -> str:
 
     secret: str = gateway.in_store(create)[1]
     return secret
+
+
+def signed_in(gateway: Gateway, path: str) -> dict[str, str]:
+    """The cookie of somebody who may look at all sessions."""
+    secret = gateway.in_store(lambda store: store.create_token("", "", "ada", ["read"]))[1]
+    headers = {"Origin": f"http://127.0.0.1:{gateway.port}", "Content-Type": "application/x-www-form-urlencoded"}
+    answer = gateway.ask("POST", "/sign-in", f"token={secret}&back={path}".encode(), headers)
+    assert (answer.status, answer.headers["location"]) == (303, path)
+    return {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
 
 
 @pytest.fixture
@@ -54,17 +64,25 @@ def test_the_routine_can_be_named_in_three_ways(gateway: Gateway, deployment: Ro
     assert len({answer.json["claude_code_session_id"] for answer in answers}) == 4
 
 
-def test_the_address_of_a_session_leads_to_its_run(gateway: Gateway, deployment: Routine, token: str) -> None:
-    """Until there is one, to a page that says so."""
+def test_the_address_of_a_session_leads_to_its_page(gateway: Gateway, deployment: Routine, token: str) -> None:
+    """For those who may look: with its run, as soon as there is one."""
     answer = gateway.fire(deployment[0], token, {"text": "x"})
     identity = answer.json["claude_code_session_id"]
     assert answer.json["claude_code_session_url"].endswith(f"/sessions/{identity}")
-    gateway.until(lambda: gateway.ask("GET", f"/sessions/{identity}").status == 302)
-    page = gateway.ask("GET", f"/sessions/{identity}")
+    assert gateway.ask("GET", f"/sessions/{identity}").status == gateway.ask("GET", "/sessions/ses-none").status == 401
+    cookie = signed_in(gateway, f"/sessions/{identity}")
+
+    def run_id() -> str | None:
+        page = gateway.ask("GET", f"/sessions/{identity}", headers=cookie)
+        assert page.status == 200
+        found = re.search(rb"/runs/flow-run/([0-9a-f-]{36})", page.raw)
+        return found[1].decode() if found else None
+
+    gateway.until(lambda: run_id() is not None)
     with get_client(sync_client=True) as client:
-        run = client.read_flow_run(UUID(page.headers["location"].rpartition("/")[2]))
+        run = client.read_flow_run(UUID(run_id()))
     assert str(run.deployment_id) == deployment[0]
-    assert gateway.ask("GET", "/sessions/ses-none").status == 404
+    assert gateway.ask("GET", "/sessions/ses-none", headers=cookie).status == 404
 
 
 @pytest.mark.parametrize(
@@ -221,5 +239,5 @@ def test_calls_are_taken_while_prefect_is_away(start_gateway: StartGateway) -> N
     identity = answer.json["claude_code_session_id"]
     [waiting] = gateway.in_store(lambda store: store.dispatches(session_id=identity))
     assert waiting.status == "waiting"
-    page = gateway.ask("GET", f"/sessions/{identity}")
-    assert b"<b>waiting</b>" in page.raw
+    path = f"/sessions/{identity}"
+    assert b"It has not begun yet; it is waiting" in gateway.ask("GET", path, headers=signed_in(gateway, path)).raw

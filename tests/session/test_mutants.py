@@ -14,7 +14,7 @@ import pytest
 
 from .mutants import MAY_HANG, MUTANTS, PACKAGE, Mutant, node
 
-pytestmark = pytest.mark.timeout(1200)  # all mutants run before the first of these tests is judged
+pytestmark = pytest.mark.timeout(2400)  # all mutants run before the first of these tests is judged
 TESTS = Path(__file__).parents[1]
 FAILED = 1  # pytest's exit status for "tests ran and some failed"
 Statuses = dict[str, int | None]
@@ -50,7 +50,7 @@ def _job(name: str, mutant: Mutant | None, tests: list[str], place: Path) -> dic
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     if mutant is not None:
         mutant.apply(copy)
-    seconds = 8 if name in MAY_HANG else 60 if name else 250
+    seconds = 8 if name in MAY_HANG else 240 if name else 900
     return {"name": name, "package": str(place), "tests": [node(test) for test in tests], "log": str(place / "log"), "seconds": seconds}
 
 

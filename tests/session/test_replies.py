@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import Any
 
@@ -235,6 +236,30 @@ async def test_calls_that_must_be_alone_keep_claudes_order() -> None:
     assert "one" in results[1].text
     assert "two" in results[3].text
     assert results[5].text == "three"
+
+
+async def test_a_call_that_must_be_alone_is_waited_for() -> None:
+    """What comes behind it begins when it has ended, however long that takes."""
+    behind = asyncio.Event()
+    seen: list[bool] = []
+
+    @tool(alone=True, idempotent=True)
+    async def first() -> str:
+        """Wait for the other one, in vain."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(behind.wait(), 0.5)
+        seen.append(behind.is_set())
+        return "first"
+
+    @tool(idempotent=True)
+    async def second() -> str:
+        """Come behind."""
+        behind.set()
+        return "second"
+
+    with ScriptedClaude([say(call("first"), call("second")), NOTHING]) as claude:
+        await run(claude, tools=[first, second])
+    assert seen == [False]
 
 
 async def test_a_call_that_takes_too_long_is_stopped() -> None:

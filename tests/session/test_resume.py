@@ -12,10 +12,12 @@ import pytest
 from prefect_routines.config import config
 from prefect_routines.routines import Routine
 from prefect_routines.settings import Settings
-from prefect_routines.store import Store
+from prefect_routines.steering.acts import Person, cancel
+from prefect_routines.store import SessionRecord, Store
 from prefect_routines.testing import LocalForge, ScriptedClaude, call, fail, say
 from prefect_routines.testing.forge import ForgeRepository
 
+from .test_waiting import steered, until
 from .world import NOTHING, REPORT, Ran, found, is_continued
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -123,6 +125,9 @@ async def test_calls_that_were_left_open_are_answered_and_not_made(docs: ForgeRe
     reply = {"turn": 2, "stop_reason": "tool_use", "dollars": 0.0, "tokens": {}, "model": "claude-opus-5-5", "id": "msg_1", **asked}
     async with await Store.open() as store, store.keep(await store.acquire(session)) as lease:  # as a killed process leaves it
         await store.append(lease, [("agent.message", reply), ("tool.start", {"id": "toolu_1", "name": "bash", "rule": None})])
+        form = {"key": "turn-2-approval-1", "kind": "approval", "content": {"calls": [], "questions": []}}
+        await store.append(lease, [("form.opened", {"form": "frm-left-open", **form})])
+        await store.open_form(lease, "frm-left-open", **form, flow_run_id=str(failed.run.id), seconds=600)
     with ScriptedClaude([NOTHING] * 3, strict=False) as claude:
         resumed = await go(claude, repositories=[docs.url], resume={"session": session, "message": "Stop, please."})
     [request] = claude.requests
@@ -130,3 +135,33 @@ async def test_calls_that_were_left_open_are_answered_and_not_made(docs: ForgeRe
     assert request.text == "Stop, please."
     assert resumed.state.is_completed(), resumed.message
     assert not (config().workspaces / session / "workspace" / "2").exists()
+    async with await Store.open() as store:
+        assert [form.status for form in await store.forms(session_id=session)] == ["withdrawn"]
+
+
+async def test_a_cancelled_session_goes_on(docs: ForgeRepository) -> None:
+    """Its process was gone within seconds, with a snapshot; a wish to cancel that came too late stops nothing that is asked for since."""
+
+    async def stop(store: Store, session: SessionRecord) -> None:
+        async def at_work() -> bool:
+            return any(entry.kind == "tool.start" for entry in await store.entries(session.id))
+
+        await until(at_work)
+        await cancel(store, session, Person("ada", "cli"))
+
+    script = [say(call("bash", command=f"{WORK}; sleep 300")), say(call("bash", command=LOOK)), REPORT]
+    with ScriptedClaude(script) as claude:
+        first = await steered(claude, stop, tools=[], repositories=[docs.url])
+        assert first.state.is_cancelled()
+        assert first.transcript.snapshot is not None
+        session = await session_of(first)
+        shutil.rmtree(config().workspaces / session)
+        async with await Store.open() as store:
+            await store.send_act(session, "cancel", person="ada", via="cli")
+        second = await go(claude, repositories=[docs.url], resume={"session": session, "message": "Go on after all."})
+    assert second.state.is_completed(), second.message
+    assert [line for line in claude.requests[2].result("bash").text.splitlines() if not line.startswith("[")] == SEEN
+    async with await Store.open() as store:
+        record = await store.session(session)
+    assert record is not None
+    assert (record.status, record.verdict, record.data["cancelled"]) == ("ended", "done", False)

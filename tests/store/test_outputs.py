@@ -85,3 +85,24 @@ async def test_only_the_sessions_own_outputs_are_finished(store: Store, session_
     other = await store.acquire("other")
     with pytest.raises(StoreError, match="has no output"):
         await store.finish_output(other, output.id, status="done", result={})
+
+
+async def test_a_fork_takes_over_what_counts(store: Store, session_id: str) -> None:
+    """Chosen writes of the parent count under their rules, copied once, without the address at which they are the parent's."""
+    lease = await store.acquire(session_id)
+    for number in (1, 2):
+        output, _ = await _begin(store, lease, f"toolu_{number}")
+        await store.finish_output(lease, output.id, status="done", result={}, link=f"https://example.org/{number}")
+    await store.create_session(session_id="fork", routine="docs-sync", flow_run_id="run-2")
+    fork = await store.acquire("fork")
+    for _ in range(2):
+        await store.copy_outputs(fork, session_id, ["toolu_1"])
+    [copied] = await store.outputs("fork")
+    assert (copied.tool_use_id, copied.status, copied.rule, copied.link) == ("toolu_1", "done", RULE, None)
+    await _begin(store, fork, "toolu_3")
+    with pytest.raises(OutputLimit):
+        await _begin(store, fork, "toolu_4")
+    found = await store.output_at("https://example.org/1")
+    assert found is not None
+    assert found.session_id == session_id
+    assert len(await store.outputs(session_id)) == 2

@@ -6,9 +6,11 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_routines.errors import LeaseLost, SettingsError
-from prefect_routines.store import Store
+from prefect_routines.store import Store, tables
 
 
 async def test_a_run_started_again_finds_its_session(store: Store) -> None:
@@ -45,6 +47,33 @@ async def test_the_newest_come_first(store: Store) -> None:
     assert [record.id for record in await store.sessions(limit=3)] == ["s5", "s4", "s3"]
     assert [record.id for record in await store.sessions(routine="even")] == ["s4", "s2", "s0"]
     assert [record.id for record in await store.sessions(verdict="done")] == ["s2"]
+
+
+async def test_pages_of_what_was_asked_for(store: Store) -> None:
+    """By state - of a process that lives, of one that is gone -, deployment, and from where the last page ended."""
+    for number in range(4):
+        await store.create_session(session_id=f"s{number}", routine="r", flow_run_id=None, deployment_id=f"d{number % 2}")
+    held, dropped = await store.acquire("s1"), await store.acquire("s2")
+    for lease in (held, dropped):
+        await store.update_session(lease, status="running")
+    await store.release(dropped)
+    expired = await store.acquire("s3", lease_seconds=0.001)
+    await store._db.write(lambda connection: _running(connection, expired.session_id))
+    ids = {state: [one.id for one in await store.sessions(state=state)] for state in ("running", "stopped", "idle", "ended")}
+    assert ids == {"running": ["s1"], "stopped": ["s3", "s2"], "idle": ["s0"], "ended": []}
+    assert [one.state for one in await store.sessions()] == ["stopped", "stopped", "running", "idle"]
+    assert [one.id for one in await store.sessions(deployment_id="d1")] == ["s3", "s1"]
+    page = await store.sessions(limit=2)
+    assert [one.id for one in await store.sessions(limit=2, before=page[-1])] == ["s1", "s0"]
+    assert await store.routine_names() == ["r"]
+    assert (await store.turns("s1"), await store.last_entry("s1"), await store.last_entry("none")) == (0, 0, 0)
+    await store.append(held, [("agent.message", {}), ("user.message", {})])
+    assert (await store.turns("s1"), await store.last_entry("s1")) == (1, 2)
+
+
+async def _running(connection: AsyncConnection, session_id: str) -> None:
+    """As `update_session`, which would extend the lease."""
+    await connection.execute(update(tables.sessions).where(tables.sessions.c.id == session_id).values(status="running"))
 
 
 async def test_finding_what_a_person_means(store: Store) -> None:

@@ -59,6 +59,18 @@ async def test_a_revoked_token_opens_nothing(store: Store) -> None:
         await store.revoke_token("rt_nothing")
 
 
+async def test_a_token_may_what_its_scopes_say(store: Store) -> None:
+    """Who may steer or approve may read; a token without scopes of its own starts its deployment and nothing else."""
+    plain, _ = await store.create_token("d-1", "triage/production")
+    assert [plain.may(one) for one in ("fire", "read", "steer", "approve")] == [True, False, False, False]
+    person, secret = await store.create_token("", "docs-sync", "ada", ["steer", "approve"])
+    assert [person.may(one) for one in ("fire", "read", "steer", "approve")] == [False, True, True, True]
+    assert await store.token_of(secret) == await store.token(person.id) == person
+    assert (person.reach, (await store.create_token("", "", "x", ["read"]))[0].reach) == ("docs-sync", "all routines")
+    await store.revoke_token(person.id)
+    assert await store.token(person.id) is None
+
+
 async def test_its_use_is_noted(store: Store) -> None:
     """To the minute: calls in a row write once."""
     token, secret = await store.create_token("d-1", "triage/production")

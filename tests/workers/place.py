@@ -38,7 +38,7 @@ async def waits(place: str):
 """
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 60, what: Callable[[], object] = lambda: "") -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 120, what: Callable[[], object] = lambda: "") -> T:
     """The first true value of the condition."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -173,7 +173,7 @@ class Place:
     def run(self, run: str) -> Any:
         return self.api(f"/flow_runs/{run}")
 
-    def until(self, run: str, *states: str, seconds: float = 60) -> Any:
+    def until(self, run: str, *states: str, seconds: float = 120) -> Any:
         """The run, as soon as its state has one of these types or names."""
 
         def look() -> Any:

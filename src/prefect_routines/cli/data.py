@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 def shown_status(record: SessionRecord) -> str:
     """The status of a session; `stopped` when it says running and nobody holds it any more: its process was killed."""
-    dead = record.leased_until is None or record.leased_until < datetime.now(UTC)
-    return "stopped" if record.status == "running" and dead else record.status
+    return record.state
 
 
 def session_data(record: SessionRecord) -> dict[str, Any]:

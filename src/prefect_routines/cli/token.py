@@ -1,10 +1,11 @@
-"""`routines token`: tokens of the fire endpoint are made, listed and revoked."""
+"""`routines token`: tokens of the gateway are made, listed and revoked."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -12,38 +13,86 @@ import typer
 
 from prefect_routines.cli.terminal import console, note, text
 from prefect_routines.errors import SettingsError
+from prefect_routines.visible import visible
 
 if TYPE_CHECKING:
-    from prefect_routines.store import Token
+    from prefect_routines.store import Scope, Token
 
-app = typer.Typer(name="token", help="Make, list and revoke tokens for the fire endpoint.", no_args_is_help=True)
+app = typer.Typer(name="token", help="Make, list and revoke tokens of the gateway.", no_args_is_help=True)
+
+
+class Right(StrEnum):
+    """What a token may do."""
+
+    read = "read"
+    steer = "steer"
+    approve = "approve"
+    fire = "fire"
 
 
 @app.command("create")
 def create(
-    deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="flow/deployment, or its id.")],
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    deployment: Annotated[str | None, typer.Argument(metavar="[DEPLOYMENT]", help="flow/deployment, or its id.")] = None,
+    name: Annotated[
+        str, typer.Option(help="What it is for. With --scope the person who uses it: what is done with it is journaled under this name.")
+    ] = "",
+    scope: Annotated[
+        list[Right] | None,
+        typer.Option(
+            help="What it may do; several times for several. read: look at sessions. steer: send, interrupt, cancel. "
+            "approve: answer what sessions ask. fire: start DEPLOYMENT. Default: fire."
+        ),
+    ] = None,
+    routine: Annotated[str | None, typer.Option(help="Only the sessions of this routine. Default: DEPLOYMENT's, or else all.")] = None,
 ) -> None:
-    """Make a token that starts this deployment and reads its runs, and can do nothing else. It is shown once, alone on stdout."""
-    from prefect_routines.config import config
+    """Make a token: one that starts a deployment, or with --scope one for a person who looks at sessions. It is shown once, on stdout."""
     from prefect_routines.store import Store
 
-    identity, full_name = _find(deployment)
+    scopes = tuple(dict.fromkeys(one.value for one in scope or [Right.fire]))
+    _check(deployment, name, scopes, routine)
+    identity, full_name = _find(deployment) if deployment else ("", routine or "")
 
-    async def work() -> str:
+    async def work() -> tuple[Token, str]:
         async with await Store.open() as store:
-            return (await store.create_token(identity, full_name, name))[1]
+            return await store.create_token(identity, full_name, name, cast("tuple[Scope, ...]", scopes))
 
-    secret = asyncio.run(work())
-    note(f"Token for {full_name}; it cannot be shown again. Start the routine with:")
-    url = f"{config().gateway_url.rstrip('/')}/v1/claude_code/routines/{identity}/fire"
-    note(f'  curl -X POST {url} -H "Authorization: Bearer $TOKEN" -H \'Content-Type: application/json\' -d \'{{"text": "..."}}\'')
+    token, secret = asyncio.run(work())
+    _tell(token)
     sys.stdout.write(f"{secret}\n")
+
+
+def _check(deployment: str | None, name: str, scopes: tuple[str, ...], routine: str | None) -> None:
+    """Raises:
+    SettingsError: These do not go together.
+    """
+    if "fire" in scopes and not deployment:
+        raise SettingsError("which deployment may it start? `routines token create flow/deployment`; or give --scope read, steer, approve")
+    if routine and deployment:
+        raise SettingsError("--routine: a token of a deployment sees the sessions of that deployment; leave one of the two out")
+    if scopes != ("fire",) and not name.strip():
+        raise SettingsError("--name: whose token is it? What is done with it is journaled under this name")
+    if visible(name) != name or len(name) > 100 or "\n" in name:
+        raise SettingsError("--name: one line of at most 100 characters, without control characters")
+
+
+def _tell(token: Token) -> None:
+    """What the token is good for."""
+    from prefect_routines.config import config
+
+    gateway = config().gateway_url.rstrip("/")
+    note(f"Token for {token.reach}; it cannot be shown again.")
+    if token.may("fire"):
+        url = f"{gateway}/v1/claude_code/routines/{token.deployment_id}/fire"
+        note("Start the routine with:")
+        note(f'  curl -X POST {url} -H "Authorization: Bearer $TOKEN" -H \'Content-Type: application/json\' -d \'{{"text": "..."}}\'')
+    if token.may("read"):
+        note(f"Sign in with it at {gateway}/sessions")
+        note(f'  curl {gateway}/v1/sessions -H "Authorization: Bearer $TOKEN"')
 
 
 @app.command("list")
 def list_tokens(as_json: Annotated[bool, typer.Option("--json", help="A JSON list for programs.")] = False) -> None:
-    """List the tokens: how they begin, and when they were last used."""
+    """List the tokens: how they begin, what they may do, and when they were last used."""
     from prefect_routines.cli.data import print_json
     from prefect_routines.store import Store
 
@@ -73,7 +122,7 @@ def revoke(which: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id, o
             return await store.revoke_token(which)
 
     token = asyncio.run(work())
-    console().print(text(("✓", "green"), f" {token.prefix}… of {token.deployment} is revoked"))
+    console().print(text(("✓", "green"), f" {token.prefix}… of {token.reach} is revoked"))
 
 
 def _find(deployment: str) -> tuple[str, str]:
@@ -112,7 +161,8 @@ def _print(token: Token) -> None:
     console().print(
         text(
             (token.id, "bold"),
-            f"  {token.prefix}…  {token.deployment}{named}  ",
+            f"  {token.prefix}…  {token.reach}{named}  ",
+            (f"{token.scopes.replace(' ', ', ')}  ", "cyan") if token.scopes != "fire" else "",
             state,
             ("  UTC" if token.last_used_at and not token.revoked_at else "", "dim"),
         )

@@ -118,7 +118,7 @@ class Edge:
         try:
             if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADERS:
                 raise Refused(431, f"the headers are larger than {MOST_HEADERS:,} bytes")
-            with self._room.place() if scope["path"] != "/health" else contextlib.nullcontext():
+            with contextlib.nullcontext() if _elsewhere_bounded(scope["path"]) else self._room.place():
                 await self._app(scope, exchange.receive, exchange.send)
         except Disconnected:
             exchange.status = 499  # as nginx writes it down: there was nobody to answer
@@ -127,6 +127,11 @@ class Edge:
                 await answer_to(failure)(scope, exchange.receive, exchange.send)
             else:
                 _log.error("Unexpected %s at %s, after the answer", type(failure).__name__, _where(failure))
+
+
+def _elsewhere_bounded(path: str) -> bool:
+    """Streams last for hours; `Watching` counts them."""
+    return path == "/health" or (path.endswith("/stream") and path.startswith(("/sessions/", "/v1/sessions/")))
 
 
 class Exchange:

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: webhooks in, the fire endpoint, health. Each delivery is committed before it is answered."""
+"""The gateway as an ASGI application: webhooks in, the fire endpoint, sessions, health. A delivery is committed before it is answered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from prefect_routines.errors import StoreError
-from prefect_routines.gateway import answer_page, fire, github, webhooks
+from prefect_routines.gateway import answer_page, fire, github, pages, session_api, webhooks
 from prefect_routines.gateway.answers import Edge, Refused, answer, error
 from prefect_routines.gateway.body import Body, BodyError, parse
 from prefect_routines.gateway.interactions import interactions
@@ -50,11 +50,12 @@ def create_app(service: Service) -> ASGIApp:
         Route("/hooks/{source}", hook, methods=["POST"]),
         Route("/v1/claude_code/routines/{routine:path}/fire", fire.fire, methods=["POST"]),
         Route("/v1/claude_code/routines/{routine:path}/runs/{session}", fire.run, methods=["GET"]),
-        Route("/sessions/{session}", fire.session, methods=["GET"]),
         Route("/slack/interactions", interactions, methods=["POST"]),
         Route("/answer", answer_page.show, methods=["GET"]),
         Route("/answer", answer_page.press, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
+        *session_api.routes(),
+        *pages.routes(),
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False

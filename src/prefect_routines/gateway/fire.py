@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import html
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import uuid4
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from prefect_routines.events import new_session_id
 from prefect_routines.gateway.answers import Refused, answer
@@ -25,7 +23,6 @@ from prefect_routines.gateway.limits import SMALL, TooMany, reading
 from prefect_routines.gateway.service import Service
 from prefect_routines.gateway.signatures import find_header
 from prefect_routines.store import Delivery, Dispatch, SessionRecord, Token
-from prefect_routines.visible import visible
 
 MOST_TEXT = 65_536  # characters
 _FRESH, _PATIENCE, _RETRY = 1.0, 1.5, 5.0  # seconds
@@ -81,7 +78,7 @@ async def token_of(service: Service, request: Request) -> Token:
     """
     kind, _, secret = (find_header(request.scope["headers"], "Authorization") or "").partition(" ")
     token = await service.store.token_of(secret.strip()) if kind.lower() == "bearer" else None
-    if token is None or not names(request.path_params["routine"], token):
+    if token is None or not token.may("fire") or not names(request.path_params["routine"], token):
         service.failed(request)
         raise Refused(401, "there is no bearer token, or it is not one of this routine; `routines token create` makes one")
     return token
@@ -206,7 +203,7 @@ async def run(request: Request) -> Response:
             "type": "routine_run",
             "claude_code_session_id": record.id,
             "claude_code_session_url": service.session_url(record.id),
-            "state": _state(record, dispatches),
+            "state": state_of(record, dispatches),
             "reason": next((one.reason for one in dispatches if one.reason), None),
             "verdict": record.verdict,
             "summary": record.summary,
@@ -226,29 +223,8 @@ def _moment(at: Any) -> str | None:
     return None if at is None else str(at.isoformat())
 
 
-def _state(record: SessionRecord, dispatches: list[Dispatch]) -> str:
+def state_of(record: SessionRecord, dispatches: list[Dispatch]) -> str:
     """`waiting` until a run has taken it up; then as the session says; what the dispatch says if there will be no run."""
     if record.started_at is None and dispatches:
         return dispatches[0].status
     return record.status
-
-
-async def session(request: Request) -> Response:
-    """`GET /sessions/{id}`: the run's page in Prefect's UI, or that there is none yet. Ids cannot be guessed; nothing else is told."""
-    service: Service = request.app.state.service
-    record = await service.store.session(request.path_params["session"])
-    if record is None:
-        raise Refused(404, "there is no such session")
-    dispatches = await service.store.dispatches(session_id=record.id)
-    flow_run_id = record.flow_run_id or next((one.flow_run_id for one in dispatches if one.flow_run_id), None)
-    url = service.run_url(flow_run_id)
-    if url is not None:
-        return RedirectResponse(url, 302, {"Cache-Control": "no-store"})
-    reason = next((f" ({one.reason})" for one in dispatches if one.reason), "")
-    return Response(_PAGE % html.escape(_state(record, dispatches) + visible(reason)), 200, _PAGE_HEADERS, "text/html")
-
-
-_PAGE = """<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="2"><title>Session</title>
-<p>This session has no run; it is <b>%s</b>. As soon as there is a run, this page goes on to it.</p>
-"""
-_PAGE_HEADERS: Mapping[str, str] = {"Cache-Control": "no-store", "Content-Security-Policy": "default-src 'none'"}

@@ -87,6 +87,7 @@ class Limits:
         failures: Wrong signatures and tokens from one address in a minute.
         fires: Fire calls for one routine in a minute.
         commit: Seconds to wait for the store. GitHub gives up after 10 in all.
+        streams: People and programs that watch sessions at the same time.
         linger: Seconds for which the rest of a refused body is thrown away, so that its sender gets to read why.
     """
 
@@ -98,6 +99,7 @@ class Limits:
     failures: int = 60
     fires: int = 120
     commit: float = 7.0
+    streams: int = 100
     linger: float = 3.0
 
 

@@ -60,9 +60,9 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """uvicorn's server; a signal ends it with status 0 instead of being raised again at the end."""
 
-    def __init__(self, settings: uvicorn.Config, told: Callable[[], None]) -> None:
+    def __init__(self, settings: uvicorn.Config, started: Callable[[], None], ending: Callable[[], None]) -> None:
         super().__init__(settings)
-        self._on_start = told
+        self._on_start, self._on_end = started, ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -82,6 +82,7 @@ class _Server(uvicorn.Server):
     def _told(self) -> None:
         self.force_exit = self.should_exit  # told twice: at once
         self.should_exit = True
+        self._on_end()
 
 
 async def serve(host: str, port: int, *, started: Callable[[str], None]) -> None:
@@ -103,7 +104,8 @@ async def serve(host: str, port: int, *, started: Callable[[str], None]) -> None
             from prefect_routines.gateway.app import create_app
 
             address = f"http://{f'[{name}]' if ':' in name else name}:{number}"
-            await _Server(_uvicorn(create_app(service), settings), lambda: started(address)).serve([listener])
+            server = _Server(_uvicorn(create_app(service), settings), lambda: started(address), service.watching.close)
+            await server.serve([listener])
             await service.finish()
 
 
@@ -112,6 +114,7 @@ async def running(settings: Config) -> AsyncIterator[Service]:
     """All that stands behind the application: the store, the sources, the dispatcher."""
     from prefect.settings import get_current_settings
 
+    from prefect_routines.gateway.access import page_key
     from prefect_routines.gateway.dispatcher import Dispatcher
     from prefect_routines.gateway.fire import Deployments
     from prefect_routines.gateway.service import Service
@@ -134,7 +137,8 @@ async def running(settings: Config) -> AsyncIterator[Service]:
         caring = asyncio.create_task(look_after(store, logging.getLogger(__name__)), name="forms")
         stack.callback(caring.cancel)
         ui = prefect.ui_url or prefect.api.url.removesuffix("/api")
-        service = Service(store, sources, Deployments(), dispatcher.wake, limits(settings), settings.gateway_url, ui)
+        bounds, cookies = limits(settings), page_key(settings.home)
+        service = Service(store, sources, Deployments(), dispatcher.wake, bounds, settings.gateway_url, ui, page_key=cookies)
         await service.slack_apps.look()  # who clicks first is not kept waiting for it
         yield service
 
@@ -148,6 +152,7 @@ def limits(settings: Config) -> Limits:
         concurrent=settings.gateway_concurrency,
         failures=settings.gateway_failures_per_minute,
         fires=settings.gateway_fires_per_minute,
+        streams=settings.gateway_streams,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ from starlette.requests import Request
 
 from prefect_routines.gateway.limits import Busy, Limits, Rates, Room, TooMany
 from prefect_routines.gateway.slack_apps import SlackApps
+from prefect_routines.gateway.watching import Watching
 from prefect_routines.store import Delivery, Dispatch, Store
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class Service:
         wake: Called when there is something new in the inbox.
         url: Address under which senders reach it.
         ui_url: Address of Prefect's UI.
+        page_key: With which the cookies of the session page are signed.
     """
 
     store: Store
@@ -86,15 +89,18 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     url: str = "http://127.0.0.1:4280"
     ui_url: str | None = None
+    page_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     rates: Rates = field(default_factory=Rates)
     slack_apps: SlackApps = field(default_factory=SlackApps)
     large: Room = field(init=False)
+    watching: Watching = field(init=False)
     recorder: Recorder = field(init=False)
     _writing: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.recorder = Recorder(self.store)
         self.large = Room(self.limits.large, "too many large bodies at once")
+        self.watching = Watching(self.store, self.limits.streams)
 
     def session_url(self, session_id: str) -> str:
         """Where a person can look at a session."""

@@ -52,7 +52,7 @@ async def begin(settings: Settings, event: Event | None) -> Beginning:
     run = context.flow_run if context is not None else None
     if run is None:
         return Beginning(event)
-    why = await _goes_on_elsewhere(run) or await missed(run, settings.missed)
+    why = await goes_on_elsewhere() or await missed(run, settings.missed)
     if why is not None:
         return Beginning(event, not_now=why)
     label = run.labels.get(LABEL)
@@ -67,9 +67,11 @@ async def begin(settings: Settings, event: Event | None) -> Beginning:
         return await _claim(store, settings, event, body, run, asked_for=label is not None)
 
 
-async def _goes_on_elsewhere(run: FlowRun) -> str | None:
-    """Why a restarted run ends at once: its session was resumed by another one meanwhile."""
-    if run.run_count < 2:
+async def goes_on_elsewhere() -> str | None:
+    """Why the flow run that is under way, a restarted one, ends at once: its session was resumed by another one meanwhile."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    if run is None or run.run_count < 2:
         return None
     async with get_client() as client:  # the run at hand may be older than the label
         labels = (await client.read_flow_run(run.id)).labels or {}

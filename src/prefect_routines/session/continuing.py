@@ -114,7 +114,7 @@ async def settle_former_run(session: Session) -> list[int]:
         What people sent to that run and it did not hear: a wish to stop it is not one to stop this one.
     """
     for call in session.transcript.open_calls:
-        answer = await outputs.settled(session, call) or await outputs.unsettled(session, call)
+        answer = await outputs.settled(session, call) or await outputs.looked_up(session, call) or await outputs.unsettled(session, call)
         if answer is None and call.started:
             answer = ToolResult(UNKNOWN_OUTCOME, is_error=True, note="interrupted")
         await decline(session, call, answer or ToolResult(NOT_RUN, is_error=True, note="not run"))

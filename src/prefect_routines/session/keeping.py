@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from prefect_routines.errors import RoutinesError
+from prefect_routines.errors import RoutinesError, SessionCancelled
 from prefect_routines.workspace.snapshot import SECONDS, NotKept
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HURRY = 3.0
 """Seconds for a snapshot when somebody waits for the run to be gone: it was cancelled or interrupted."""
+STOPPED = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, SessionCancelled)
 PREFIX = "routines/snapshots"
 
 
@@ -28,7 +29,7 @@ async def keep_workspace(session: Session, ending: type[BaseException] | None) -
     if not state.unsaved or session.lease.lost.is_set() or not session.workspace.box.alive:
         return
     began, at = time.monotonic(), session.journal[-1].seq
-    seconds = HURRY if ending is not None and issubclass(ending, asyncio.CancelledError | KeyboardInterrupt) else SECONDS
+    seconds = HURRY if ending is not None and issubclass(ending, STOPPED) else SECONDS
     try:
         kept = await session.workspace.snapshot(f"{PREFIX}/{session.id}/{at}", seconds=seconds)
         took = time.monotonic() - began

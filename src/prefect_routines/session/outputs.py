@@ -64,17 +64,43 @@ async def write(
     except OutcomeUnknown as error:
         return await _unknown(session, record, str(error))
     except RoutinesError as error:
-        await session.store.finish_output(session.lease, record.id, status="failed", result={"error": session.redact(str(error))})
-        if record.rule is not None:
-            session.count_output(record.rule, -1)
+        await _not_sent(session, record, str(error))
         raise
     except Exception as error:  # a tool of the author's, or an answer that nobody had foreseen: it was on its way
         return await _unknown(session, record, f"the tool failed ({type(error).__name__}: {error})")
+    return await _book(session, record, status, result)
+
+
+async def _book(session: Session, record: Output, status: Status, result: ToolResult) -> ToolResult:
+    """Record how a write went; what Claude and the journal are told of it."""
     told = _told(record, status, result)
     kept = session.redact({"content": result.content, "is_error": result.is_error, "note": result.note, "data": {**result.data, **told}})
-    link = result.note if tool.name == "push" else told["output"].get("link")
+    link = result.note if record.tool == "push" else told["output"].get("link")
     await session.store.finish_output(session.lease, record.id, status=status, result=kept, link=link)
     return ToolResult(**kept)
+
+
+async def looked_up(session: Session, call: Call) -> ToolResult | None:
+    """What became of a write that an earlier process began, by a look at its service; it is not sent now. None if that cannot be told."""
+    record = await session.store.output(session.id, call.id) if call.started else None
+    tool = session.tools.get(call.name)
+    if record is None or record.status != "started" or call.arguments is None or tool is None or not tool.plans:
+        return None
+    context = ToolContext(session.id, call.id, session.workspace, event=session.event, rehearsal=session.settings.rehearsal)
+    try:
+        plan = await tool(context, tool.check(call.arguments))
+        if isinstance(plan, ToolResult) or plan.find is None or session.settings.rehearsal:
+            return None
+        found = await plan.find()
+    except StoreError:
+        raise
+    except Exception:  # a look is all that was wanted
+        return None
+    if found is not None:
+        return await _book(session, record, "done", result_of(found))
+    text = "Not sent: the session ended before it, and a person has written since. Make the call again if it is still wanted."
+    await _not_sent(session, record, text)
+    return ToolResult(text, is_error=True, note="not sent")
 
 
 async def settled(session: Session, call: Call) -> ToolResult | None:
@@ -95,6 +121,13 @@ async def unsettled(session: Session, call: Call) -> ToolResult | None:
     if record is None or record.status != "started":
         return None
     return await _unknown(session, record, UNKNOWN_OUTCOME.partition(". ")[0])
+
+
+async def _not_sent(session: Session, record: Output, why: str) -> None:
+    """Book a write that surely did not arrive; it does not count."""
+    await session.store.finish_output(session.lease, record.id, status="failed", result={"error": session.redact(why)})
+    if record.rule is not None:
+        session.count_output(record.rule, -1)
 
 
 async def _unknown(session: Session, record: Output, why: str) -> ToolResult:

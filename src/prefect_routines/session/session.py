@@ -160,7 +160,8 @@ class Session:
         budget = self.settings.budget.model_dump(mode="json", exclude_none=True)
         await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again, "budget": budget, **started_by}))
         began = record.started_at or datetime.now(UTC)
-        await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id)
+        budget = {"budget": self.settings.budget.model_dump(mode="json")}
+        await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id, data=budget)
         if resume is not None:
             await self.store.update_session(self.lease, verdict=None, summary=None, ended_at=None, data={CANCELLED: False})
         self.publisher = await self._stack.enter_async_context(Publisher.open(self))

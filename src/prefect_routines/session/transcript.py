@@ -244,11 +244,6 @@ class Transcript:
         self.reserved = 0.0
         self.dollars += data.get("dollars", 0.0)
 
-    def _interrupted(self, data: dict[str, Any]) -> None:
-        """A person cut a reply short: nothing of it is used, what it has cost counts."""
-        self.reserved = 0.0
-        self.dollars += data.get("dollars", 0.0)
-
     def _form_opened(self, data: dict[str, Any]) -> None:
         self.form = data
         self.forms[data["key"]] = data
@@ -355,7 +350,7 @@ _HANDLERS = {
     "user.message": Transcript._user,
     "turn.start": Transcript._turn_start,
     "turn.failed": Transcript._turn_failed,
-    "turn.interrupted": Transcript._interrupted,
+    "turn.interrupted": Transcript._turn_failed,  # nothing of the reply is used, what it has cost counts
     "form.opened": Transcript._form_opened,
     "form.answered": Transcript._form_answered,
     "session.status_suspended": Transcript._suspended,

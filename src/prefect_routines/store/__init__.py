@@ -22,11 +22,12 @@ from prefect_routines.store.records import (
     Output,
     SessionChanges,
     SessionRecord,
+    SessionState,
     Spend,
     Spent,
 )
 from prefect_routines.store.store import Store
-from prefect_routines.store.tokens import Token
+from prefect_routines.store.tokens import Scope, Token
 
 __all__ = [
     "BUSY",
@@ -48,8 +49,10 @@ __all__ = [
     "NoticeStatus",
     "Output",
     "Pulse",
+    "Scope",
     "SessionChanges",
     "SessionRecord",
+    "SessionState",
     "Spend",
     "Spent",
     "Store",

@@ -89,6 +89,17 @@ class Journal(Leases):
         )
         return [Entry(row.seq, row.kind, row.data, row.at) for row in rows]
 
+    async def turns(self, session_id: str) -> int:
+        """How many replies of Claude's the journal holds."""
+        journal = tables.entries.c
+        replies = select(func.count()).where(journal.session_id == session_id, journal.kind == "agent.message")
+        return int((await self._db.read(replies))[0][0])
+
+    async def last_entry(self, session_id: str) -> int:
+        """The number of the newest entry; 0 for a session without any."""
+        rows = await self._db.read(select(tables.leases.c.last_seq).where(tables.leases.c.session_id == session_id))
+        return int(rows[0][0]) if rows else 0
+
     async def forget_transcript(self, lease: Lease) -> None:
         """Delete what was said and done in a session, and what people sent to it; its record, cost and writes to the outside stay.
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypedDict
 
 SessionStatus = Literal["running", "idle", "suspended", "ended"]
+SessionState = Literal["running", "stopped", "idle", "suspended", "ended"]
 OutputStatus = Literal["started", "done", "failed", "captured", "unknown"]
 DeliveryStatus = Literal["received", "settled", "unmatched", "refused", "ping"]
 DispatchStatus = Literal[
@@ -73,6 +74,12 @@ class SessionRecord:
     workspace: str | None
     data: dict[str, Any]
     leased_until: datetime | None
+
+    @property
+    def state(self) -> SessionState:
+        """The status; `stopped` when it says running and nobody holds the session any more: its process was killed."""
+        dead = self.leased_until is None or self.leased_until < datetime.now(UTC)
+        return "stopped" if self.status == "running" and dead else self.status
 
 
 class SessionChanges(TypedDict, total=False):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Unpack
 
-from sqlalchemy import Row, Select, false, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, false, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_routines.errors import SettingsError
 from prefect_routines.store import tables
 from prefect_routines.store.leases import Lease, Leases
-from prefect_routines.store.records import SessionChanges, SessionRecord
+from prefect_routines.store.records import SessionChanges, SessionRecord, SessionState
 
 _table = tables.sessions
 
@@ -102,14 +102,19 @@ class Sessions(Leases):
         limit: int | None = 50,
         verdict: str | None = None,
         flow_run_id: str | None = None,
+        deployment_id: str | None = None,
+        state: SessionState | None = None,
         but_verdict: str | None = None,
         waiting: bool = False,
+        before: SessionRecord | None = None,
     ) -> list[SessionRecord]:
-        """The newest sessions first, of one routine, with one verdict or of one flow run if wanted.
+        """The newest sessions first; of those the ones that were asked for.
 
         Args:
+            state: As `SessionRecord.state`.
             but_verdict: Without those that have this verdict.
             waiting: Only those that wait for a person.
+            before: Only those that come behind this one: the next page.
         """
         chosen = _select().order_by(_table.c.created_at.desc(), _table.c.id.desc()).limit(limit)
         if routine is not None:
@@ -118,12 +123,31 @@ class Sessions(Leases):
             chosen = chosen.where(_table.c.verdict == verdict)
         if flow_run_id is not None:
             chosen = chosen.where(_table.c.flow_run_id == flow_run_id)
+        if deployment_id is not None:
+            chosen = chosen.where(_table.c.deployment_id == deployment_id)
+        if state is not None:
+            chosen = chosen.where(self._in_state(state))
         if but_verdict is not None:
             chosen = chosen.where(or_(_table.c.verdict.is_(None), _table.c.verdict != but_verdict))
         if waiting:
             open_forms = select(tables.forms.c.session_id).where(tables.forms.c.status == "open")
             chosen = chosen.where(_table.c.id.in_(open_forms))
+        if before is not None:
+            older = _table.c.created_at < before.created_at
+            chosen = chosen.where(or_(older, (_table.c.created_at == before.created_at) & (_table.c.id < before.id)))
         return [_record(row) for row in await self._db.read(chosen)]
+
+    def _in_state(self, state: SessionState) -> ColumnElement[bool]:
+        if state not in ("running", "stopped"):
+            return _table.c.status == state
+        held = tables.leases.c.expires_at > self._now()
+        alive = held if state == "running" else or_(tables.leases.c.expires_at.is_(None), ~held)
+        return and_(_table.c.status == "running", alive)
+
+    async def routine_names(self, limit: int = 200) -> list[str]:
+        """The routines that have sessions, in alphabetical order."""
+        rows = await self._db.read(select(_table.c.routine).distinct().order_by(_table.c.routine).limit(limit))
+        return [row[0] for row in rows]
 
     async def find(self, prefix_or_id: str) -> SessionRecord:
         """The session that a person means: by id, by an unambiguous beginning of the id, or by its flow run's id.

@@ -1,13 +1,14 @@
-"""Tokens of the fire endpoint: each belongs to one deployment, is shown once, and is kept as a hash only."""
+"""Tokens of the gateway: for the fire endpoint of one deployment, or for people who look at sessions. Kept as hashes only."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from sqlalchemy import Row, insert, or_, select, update
@@ -17,6 +18,7 @@ from prefect_routines.errors import SettingsError
 from prefect_routines.store import tables
 from prefect_routines.store.database import Database
 
+Scope = Literal["fire", "read", "steer", "approve"]
 _table = tables.tokens
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LENGTH = 43  # digits to the base of 62 that hold 256 bits
@@ -30,9 +32,12 @@ class Token:
     """A token as lists show it; the secret itself is nowhere.
 
     Attributes:
-        deployment: Its name, `flow/deployment`.
+        deployment_id: The deployment that it belongs to; empty for a token that belongs to none.
+        deployment: Its name, `flow/deployment`; without a deployment the one routine whose sessions it may see, or empty: all.
+        name: What it is for. Of a token for sessions the person: what is done with it is journaled under this name.
         prefix: How the token begins.
         last_used_at: To the minute.
+        scopes: What it may do, with spaces between: `fire`, `read`, `steer`, `approve`.
     """
 
     id: str
@@ -44,6 +49,16 @@ class Token:
     last_used_at: datetime | None
     revoked_at: datetime | None
     scopes: str = "fire"
+
+    def may(self, scope: Scope) -> bool:
+        """Whether it allows this. Who may steer or approve may read, too."""
+        given = self.scopes.split()
+        return scope in given or (scope == "read" and not {"steer", "approve"}.isdisjoint(given))
+
+    @property
+    def reach(self) -> str:
+        """What it is good for, in words: a deployment, a routine, or all of them."""
+        return self.deployment or "all routines"
 
 
 _shown = [_table.c[field.name] for field in fields(Token)]
@@ -72,8 +87,10 @@ class Tokens:
 
     _db: Database
 
-    async def create_token(self, deployment_id: str, deployment: str, name: str = "") -> tuple[Token, str]:
-        """Make a token for a deployment.
+    async def create_token(
+        self, deployment_id: str, deployment: str, name: str = "", scopes: Sequence[Scope] = ("fire",)
+    ) -> tuple[Token, str]:
+        """Make a token for a deployment, or with an empty `deployment_id` for the sessions of one routine or of all.
 
         Returns:
             Its record, and the secret, which cannot be had again.
@@ -84,7 +101,8 @@ class Tokens:
             ```
         """
         secret = new_secret()
-        token = Token(f"tok-{uuid4().hex[:12]}", deployment_id, deployment, name, secret[:_SHOWN], datetime.now(UTC), None, None)
+        identity, made = f"tok-{uuid4().hex[:12]}", datetime.now(UTC)
+        token = Token(identity, deployment_id, deployment, name, secret[:_SHOWN], made, None, None, " ".join(scopes))
         values = {field.name: getattr(token, field.name) for field in fields(token)} | {"sha256": _hash(secret)}
 
         async def work(connection: AsyncConnection) -> None:
@@ -102,6 +120,11 @@ class Tokens:
         if not _SHAPE.match(secret):
             return None
         rows = await self._db.read(select(*_shown).where(_table.c.sha256 == _hash(secret), _table.c.revoked_at.is_(None)))
+        return _token(rows[0]) if rows else None
+
+    async def token(self, token_id: str) -> Token | None:
+        """The token with this id, unless it was revoked."""
+        rows = await self._db.read(select(*_shown).where(_table.c.id == token_id, _table.c.revoked_at.is_(None)))
         return _token(rows[0]) if rows else None
 
     async def note_use(self, token: Token) -> None:

@@ -93,6 +93,8 @@ async def _download(session_id: str, transcript: Transcript, directory: Path) ->
     snapshot = transcript.snapshot
     assert snapshot is not None
     directory.parent.mkdir(parents=True, exist_ok=True)
+    for left in directory.parent.glob(f"{session_id}-*.snapshot"):  # by a process that was killed
+        left.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=directory.parent, prefix=f"{session_id}-", suffix=".snapshot")
     os.close(handle)
     file = Path(name)
