@@ -1,13 +1,15 @@
 """Save a Slack app's token and the connector around it as blocks: SLACK_TOKEN=xoxb-... python blocks/save_slack.py [NAME]
 
 The app wants these bot scopes: channels:read, channels:history, users:read, chat:write; as you need them reactions:write, files:write,
-im:write, groups:read and groups:history. SLACK_CHANNEL is the channel that Claude uses when nothing else was said.
+im:write, groups:read and groups:history. SLACK_CHANNEL is the channel that Claude uses when nothing else was said. SLACK_SIGNING_SECRET
+is for messages with buttons; the app's Interactivity Request URL is then https://GATEWAY/slack/interactions.
 """
 
 import os
 import sys
 
 from prefect_slack import SlackCredentials
+from pydantic import SecretStr
 
 from prefect_routines.connectors.slack import Slack
 
@@ -17,7 +19,8 @@ if not token:
 name = sys.argv[1] if len(sys.argv) > 1 else "acme"
 login = SlackCredentials(token=token)
 base_url = os.environ.get("SLACK_BASE_URL") or "https://slack.com/api"
-block = Slack(credentials=login, default_channel=os.environ.get("SLACK_CHANNEL"), base_url=base_url)
+secret = SecretStr(given) if (given := os.environ.get("SLACK_SIGNING_SECRET")) else None
+block = Slack(credentials=login, default_channel=os.environ.get("SLACK_CHANNEL"), base_url=base_url, signing_secret=secret)
 login.save(name, overwrite=True)
 block.save(name, overwrite=True)
 print(f"saved slack-credentials/{name} and slack/{name}; a routine names the latter: connectors=['slack/{name}']")

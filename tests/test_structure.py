@@ -20,19 +20,20 @@ LAYERS = [
     {"gateway", "workers", "deploying", "up"},
     {"routines"},
     {"session"},
+    {"notices"},
     {"steering"},
     {"doctor"},
     {"connectors"},
     {"workspace", "tools"},
     {"store", "credentials", "blocks"},
     {"settings", "verdict", "events", "redaction", "outgoing"},
-    {"policy", "config", "when"},
+    {"policy", "config", "when", "audience"},
     {"errors", "visible", "secret_shapes"},
 ]
 LEVEL = {name: number for number, names in enumerate(LAYERS) for name in names}
 PURE = ["policy", "settings", "events", "visible", "redaction", "verdict", "errors", "session/transcript", "session/budget", "session/page"]
 PURE += ["session/prompt", "workspace/guard", "secret_shapes", "outgoing/text", "outgoing/github", "outgoing/allowance", "when"]
-PURE += ["steering/form"]
+PURE += ["steering/form", "notices/told", "audience"]
 PURE += ["gateway/markup", "gateway/transcript_view", "gateway/form_view", "gateway/session_view", "gateway/list_view"]
 PURE += ["gateway/signatures", "gateway/body", "gateway/occurrence", "gateway/github", "gateway/webhooks"]
 

@@ -29,6 +29,7 @@ _HOMES = {
     "email-server-credentials": "prefect_email",
     "gcp-credentials": "prefect_gcp",
     "github-credentials": "prefect_github",
+    "notice-webhook": "prefect_routines.notices.webhook",
     "secret": "prefect.blocks.system",
     "slack-credentials": "prefect_slack",
     "webhook-source": "prefect_routines.gateway.sources",

@@ -10,9 +10,10 @@ from prefect_routines.blocks import CONNECTORS, import_type
 from prefect_routines.credentials import AnthropicCredentials
 from prefect_routines.errors import SettingsError
 from prefect_routines.gateway.sources import WebhookSource
+from prefect_routines.notices.webhook import NoticeWebhook
 from prefect_routines.workers.worker import RoutinesWorker
 
-__all__ = ["AnthropicCredentials", "RoutinesWorker", "WebhookSource"]
+__all__ = ["AnthropicCredentials", "NoticeWebhook", "RoutinesWorker", "WebhookSource"]
 
 for _slug, _home in CONNECTORS.items():
     with contextlib.suppress(SettingsError):

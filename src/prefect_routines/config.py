@@ -74,6 +74,11 @@ class Config(BaseSettings):
         description="Notification block of Prefect that the silence alarms tell, such as slack-webhook/ops. Default: they only show.",
     )
     alarm_late_minutes: float = Field(default=5, gt=0, description="How long a run may be late before the alarm; for `routines deploy`.")
+    notify: str = Field(
+        default="",
+        description="Who is told of all routines' sessions, with commas, as the setting `notify` of a routine: "
+        "notice-webhook/ci, slack/docs#ops approval finished.",
+    )
     lease_seconds: float = Field(default=30.0, gt=1, description="How long a session stays taken after its process was last heard of.")
     sandbox_python: str | None = Field(
         default=None,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, Validat
 from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema
 
+from prefect_routines.audience import Audience
 from prefect_routines.errors import SettingsError
 from prefect_routines.policy import Policy, Rule
 from prefect_routines.when import When
@@ -191,9 +192,7 @@ class Settings(Starting):
     """All that can be set for a routine, with the values that hold when nobody says otherwise."""
 
     repositories: list[Repository] = Field(default_factory=list, description="Repositories the session may use.")
-    connectors: list[str] = Field(
-        default_factory=list, description="Blocks that give the session tools for outside services, 'github/docs-bot', 'slack/docs'."
-    )
+    connectors: list[str] = Field(default=[], description="Blocks that give tools for outside services, 'github/docs-bot', 'slack/docs'.")
     policy: Policy = Field(default_factory=Policy, description="Which tool calls are allowed, asked for, denied.")
     checks: list[Check] = Field(default_factory=list, description="Commands that must pass before work leaves the workspace.")
     check_rounds: int = Field(default=2, ge=0, description="How often failed checks go back to Claude before they decide the verdict.")
@@ -224,6 +223,7 @@ class Settings(Starting):
         "Default: calls under an `ask` rule wait, those that no rule mentions are denied.",
     )
     answers: Answers = Field(default_factory=Answers, description="How long a person is waited for, and who may answer.")
+    notify: Audience = []
     mentions: list[str] = Field(default_factory=list, description="People and teams whom text that is written outside may mention.")
     links: list[str] = Field(
         default_factory=list,

@@ -101,6 +101,10 @@ class Email(Connector):
             tools=EmailTools(server, self.sender, self.recipients).tools(self.prefix), secrets=lambda: revealed(self.credentials.password)
         )
 
+    def declares(self, address: str) -> bool:
+        """Whether mail may go to an address, in lower case."""
+        return bool(_ADDRESS.match(address)) and declared(address, self.recipients)
+
     async def check(self) -> str:
         """Log in, and say from whom and to whom mail can go."""
         server = MailServer(self.credentials, f"email/{self._block_document_name or '?'}")
@@ -130,12 +134,12 @@ class EmailTools(Toolset):
             subject: Subject, one line.
             body: Plain text; no HTML, no attachments.
         """
-        if strangers := [one for one in to if not self._declared(one)]:
+        if strangers := [one for one in to if not declared(one, self._recipients)]:
             raise ToolError(
                 f"not sent: {', '.join(strangers)} is no declared recipient of {self._server.block}; "
                 f"mail can go to {', '.join(self._recipients)}. Its author can add to that"
             )
-        message = self._message(context, to, " ".join(subject.split()), body := body.rstrip("\n") + "\n")
+        message = plain_message(self._sender, to, " ".join(subject.split()), body := body.rstrip("\n") + "\n", context.key)
         request = {name.lower(): message[name] for name in ("From", "To", "Subject", "Message-ID")} | {"body": body}
 
         async def send() -> str:
@@ -144,17 +148,25 @@ class EmailTools(Toolset):
 
         return Write(request=request, send=send)  # SMTP has no way to look a message up
 
-    def _declared(self, address: str) -> bool:
-        return address in self._recipients or f"*@{address.rpartition('@')[2]}" in self._recipients
 
-    def _message(self, context: ToolContext, addresses: list[str], subject: str, body: str) -> EmailMessage:
-        message = EmailMessage(policy=WIRE)  # refuses a line break in a header
-        message["From"], message["To"], message["Subject"] = self._sender, ", ".join(addresses), subject
-        message["Date"] = formatdate()
-        message["Message-ID"] = f"<{context.key}@{self._sender.rpartition('@')[2]}>"
-        message["Auto-Submitted"] = "auto-generated"  # keeps out-of-office replies away: https://www.rfc-editor.org/rfc/rfc3834#section-5
-        message.set_content(body, cte="quoted-printable")
-        return message
+def declared(address: str, recipients: list[str]) -> bool:
+    """Whether an address is among those that a block declares, by itself or by its host."""
+    return address in recipients or f"*@{address.rpartition('@')[2]}" in recipients
+
+
+def plain_message(sender: str, addresses: list[str], subject: str, body: str, key: str) -> EmailMessage:
+    """A message in plain text.
+
+    Args:
+        key: Makes its Message-ID, so that a message sent twice can be told.
+    """
+    message = EmailMessage(policy=WIRE)  # refuses a line break in a header
+    message["From"], message["To"], message["Subject"] = sender, ", ".join(addresses), subject
+    message["Date"] = formatdate()
+    message["Message-ID"] = f"<{key}@{sender.rpartition('@')[2]}>"
+    message["Auto-Submitted"] = "auto-generated"  # keeps out-of-office replies away: https://www.rfc-editor.org/rfc/rfc3834#section-5
+    message.set_content(body, cte="quoted-printable")
+    return message
 
 
 class MailServer:

@@ -18,14 +18,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from prefect_routines.errors import StoreError
-from prefect_routines.gateway import fire, github, pages, session_api, webhooks
+from prefect_routines.gateway import answer_page, fire, github, pages, session_api, webhooks
 from prefect_routines.gateway.answers import Edge, Refused, answer, error
 from prefect_routines.gateway.body import Body, BodyError, parse
+from prefect_routines.gateway.interactions import interactions
 from prefect_routines.gateway.limits import SMALL, TooMany, reading
 from prefect_routines.gateway.occurrence import Occurrence
 from prefect_routines.gateway.service import Service
 from prefect_routines.gateway.signatures import SCHEMES, SignatureError, find_header, verify
 from prefect_routines.gateway.sources import WebhookSource
+from prefect_routines.notices.links import LinkKey
 from prefect_routines.store import Delivery
 from prefect_routines.visible import one_line, storable
 
@@ -48,6 +50,9 @@ def create_app(service: Service) -> ASGIApp:
         Route("/hooks/{source}", hook, methods=["POST"]),
         Route("/v1/claude_code/routines/{routine:path}/fire", fire.fire, methods=["POST"]),
         Route("/v1/claude_code/routines/{routine:path}/runs/{session}", fire.run, methods=["GET"]),
+        Route("/slack/interactions", interactions, methods=["POST"]),
+        Route("/answer", answer_page.show, methods=["GET"]),
+        Route("/answer", answer_page.press, methods=["POST"]),
         Route("/health", health, methods=["GET"]),
         *session_api.routes(),
         *pages.routes(),
@@ -55,6 +60,7 @@ def create_app(service: Service) -> ASGIApp:
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False
     app.state.service = service
+    app.state.link_key = LinkKey()
     return Edge(_Bare(app), service.limits)
 
 

@@ -119,9 +119,12 @@ async def running(settings: Config) -> AsyncIterator[Service]:
     from prefect_routines.gateway.fire import Deployments
     from prefect_routines.gateway.service import Service
     from prefect_routines.gateway.sources import Sources
+    from prefect_routines.notices.notify import operators_targets
+    from prefect_routines.notices.sender import Sender
     from prefect_routines.steering.deadlines import look_after
     from prefect_routines.store import Store
 
+    operators_targets()  # a slip of the pen in it is told now, not when somebody waits for a notice
     prefect = get_current_settings()
     if prefect.api.url is None:
         raise SettingsError("the gateway needs a Prefect server: start one with `prefect server start` and set PREFECT_API_URL")
@@ -130,11 +133,14 @@ async def running(settings: Config) -> AsyncIterator[Service]:
         store = await stack.enter_async_context(await Store.open())
         sources = await stack.enter_async_context(Sources(settings.home / "gateway-sources", key))
         dispatcher = await stack.enter_async_context(Dispatcher(store, sources.identities))
+        await stack.enter_async_context(Sender(store))
         caring = asyncio.create_task(look_after(store, logging.getLogger(__name__)), name="forms")
         stack.callback(caring.cancel)
         ui = prefect.ui_url or prefect.api.url.removesuffix("/api")
         bounds, cookies = limits(settings), page_key(settings.home)
-        yield Service(store, sources, Deployments(), dispatcher.wake, bounds, settings.gateway_url, ui, page_key=cookies)
+        service = Service(store, sources, Deployments(), dispatcher.wake, bounds, settings.gateway_url, ui, page_key=cookies)
+        await service.slack_apps.look()  # who clicks first is not kept waiting for it
+        yield service
 
 
 def limits(settings: Config) -> Limits:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.requests import Request
 
 from prefect_routines.gateway.limits import Busy, Limits, Rates, Room, TooMany
+from prefect_routines.gateway.slack_apps import SlackApps
 from prefect_routines.gateway.watching import Watching
 from prefect_routines.store import Delivery, Dispatch, Store
 
@@ -90,6 +91,7 @@ class Service:
     ui_url: str | None = None
     page_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     rates: Rates = field(default_factory=Rates)
+    slack_apps: SlackApps = field(default_factory=SlackApps)
     large: Room = field(init=False)
     watching: Watching = field(init=False)
     recorder: Recorder = field(init=False)
@@ -114,13 +116,18 @@ class Service:
         Raises:
             Busy: It took too long.
         """
-        task = asyncio.create_task(work)
-        self._writing.add(task)
-        task.add_done_callback(self._written)
+        task = self.background(work)
         done, _ = await asyncio.wait([task], timeout=self.limits.commit)
         if not done:
             raise Busy("the inbox is busy")
         return task.result()
+
+    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that is finished even if nobody waits for it any more."""
+        task = asyncio.create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+        return task
 
     def _written(self, task: asyncio.Task[Any]) -> None:
         self._writing.discard(task)

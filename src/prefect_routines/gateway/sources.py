@@ -169,7 +169,7 @@ class Sources:
     async def _read(self) -> None:
         try:
             async with asyncio.timeout(20):
-                documents = await _documents()
+                documents = await documents_of(SLUG)
         except Exception as error:  # whatever a server or a proxy before it answers: what is known goes on to hold
             self.reached = False
             self._complain(f"Prefect does not tell the webhook sources ({type(error).__name__}: {one_line(str(error), 200)})")
@@ -222,14 +222,14 @@ class Sources:
         beside.replace(self._file)
 
 
-async def _documents() -> list[dict[str, Any]]:
-    """Name and data of all blocks of our type, in as many requests as it takes."""
+async def documents_of(slug: str) -> list[dict[str, Any]]:
+    """Name and data of all blocks of a type, secrets too, in as many requests as it takes."""
     from prefect import get_client
 
     found: list[dict[str, Any]] = []
     async with get_client() as client:
         while True:
-            asked = {"block_types": {"slug": {"any_": [SLUG]}}, "include_secrets": True, "limit": _PAGE, "offset": len(found)}
+            asked = {"block_types": {"slug": {"any_": [slug]}}, "include_secrets": True, "limit": _PAGE, "offset": len(found)}
             page = (await client.request("POST", "/block_documents/filter", json=asked)).json()
             found += [{"name": one["name"], "data": one["data"]} for one in page]
             if len(page) < _PAGE:

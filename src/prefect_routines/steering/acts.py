@@ -97,11 +97,14 @@ async def answer(store: Store, form: Form, given: Mapping[str, Any], person: Per
 def may_answer(form: Form, person: Person) -> None:
     """Whether this person may answer: a routine can insist on named people.
 
+    Who comes from Slack is named by team and user, `slack:T1/U2`; what stands behind that is a name that people give themselves.
+
     Raises:
         SettingsError: No.
     """
     people = form.content.get("people") or []
-    if people and (person.via == "prefect" or person.name not in people):
+    name = person.name.partition(" ")[0] if person.via == "slack" else person.name
+    if people and (person.via == "prefect" or name not in people):
         raise SettingsError(f"only {', '.join(people)} may answer this form; it was not changed")
 
 

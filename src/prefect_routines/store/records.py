@@ -18,6 +18,8 @@ DispatchStatus = Literal[
 ActKind = Literal["message", "interrupt", "suspend", "cancel"]
 FormKind = Literal["approval", "question", "budget", "pause"]
 FormStatus = Literal["open", "answered", "expired", "withdrawn"]
+NoticeKind = Literal["started", "approval", "finished"]
+NoticeStatus = Literal["waiting", "asking", "sent", "skipped", "failed"]
 BUSY: tuple[DispatchStatus, ...] = ("waiting", "started")
 """A run is on its way or under way."""
 
@@ -304,3 +306,29 @@ class Form:
     created_at: datetime
     expires_at: float | None
     answered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that is told outside: that a session started, needs a person, has ended.
+
+    Attributes:
+        id: Random; a webhook carries it as `webhook-id`, the same with each attempt.
+        subject: The form, or the flow run, that it is about.
+        target: Who is told and how, for example `slack/docs#ops`.
+        status: `waiting` (to be sent, perhaps again), `asking` (sent, with buttons that go when its form is closed), `sent`,
+            `skipped` (nobody needs it any more) or `failed` (given up).
+        attempts: How often it was taken to be sent; the newest attempt alone may settle it.
+        note: Why it was not sent, or what the other side said.
+    """
+
+    id: str
+    session_id: str
+    kind: NoticeKind
+    subject: str
+    target: str
+    status: NoticeStatus
+    attempts: int
+    note: str | None
+    created_at: datetime
+    sent_at: datetime | None

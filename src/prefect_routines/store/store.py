@@ -13,12 +13,13 @@ from prefect_routines.store.forms import Forms
 from prefect_routines.store.journal import Journal
 from prefect_routines.store.live import Live
 from prefect_routines.store.migrate import ensure_schema
+from prefect_routines.store.notices import Notices
 from prefect_routines.store.outputs import Outputs
 from prefect_routines.store.sessions import Sessions
 from prefect_routines.store.tokens import Tokens
 
 
-class Store(Sessions, Journal, Outputs, Acts, Forms, Live, Deliveries, Dispatches, Tokens):
+class Store(Sessions, Journal, Outputs, Acts, Forms, Live, Notices, Deliveries, Dispatches, Tokens):
     """Sessions, journals, leases, outputs, spend, what people send and the inbox in one SQL database.
 
     Belongs to the event loop and the process that opened it. Calls may run side by side.

@@ -16,6 +16,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessVariables, P
 from pydantic import Field, PrivateAttr
 
 from prefect_routines.errors import SettingsError
+from prefect_routines.notices.sender import keep_sending
 from prefect_routines.workers.orphans import Orphans
 from prefect_routines.workers.prefect_internals import Supervision, missing
 from prefect_routines.workers.push import Push
@@ -97,7 +98,7 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         await super().setup()
         self._orphans = Orphans(client, self._supervision, self._work_pool_name, self._logger)
         loops = (self._warm_up(), self._push.listen(), self._push.take(), self._push.poll_cancelled(client), self._orphans.watch())
-        self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._look_after_forms())]
+        self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._look_after_forms(), keep_sending())]
 
     async def _look_after_forms(self) -> None:
         """Runs that wait for a person have no process: somebody must see that their time is over, or that the answer is there."""

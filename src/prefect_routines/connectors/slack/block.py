@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from prefect_slack import SlackCredentials
-from pydantic import Field, HttpUrl, TypeAdapter, field_validator
+from pydantic import Field, HttpUrl, SecretStr, TypeAdapter, field_validator
 
 from prefect_routines.connectors.connector import Connection, Connector, revealed
 from prefect_routines.connectors.http import Api, bearer
@@ -51,6 +51,10 @@ class Slack(Connector):
     )
     base_url: str = Field(default="https://slack.com/api", description="Address of the Web API; another one for GovSlack or a test.")
     default_channel: str | None = Field(default=None, description="Channel that Claude is told to use when nothing else was said: '#docs'.")
+    signing_secret: SecretStr | None = Field(
+        default=None,
+        description="The app's signing secret, for messages with buttons: clicks on them come to /slack/interactions of the gateway.",
+    )
     prefix: str = Field(default="slack", description="What the tools' names begin with; for a session that uses two.")
 
     @field_validator("default_channel")
@@ -60,18 +64,18 @@ class Slack(Connector):
 
     def open(self, name: str) -> Connection:
         """The tools; nothing is asked of Slack yet."""
-        web = self._web(name)
+        web = self.web(name)
         tools = SlackTools(web).tools(self.prefix)
         if self.default_channel:
             # said and not filled in: a rule matches what Claude names
             said = f"\n\nThe channel, unless you were told another: {self.default_channel}"
             tools = [replace(tool, description=tool.description + said) if "channel" in tool.arguments else tool for tool in tools]
         hosts = (web.api.host, *(("*.slack.com",) if web.api.host == "slack.com" else ()))
-        return Connection(tools=tools, hosts=hosts, secrets=lambda: revealed(self.credentials.token), close=web.close)
+        return Connection(tools=tools, hosts=hosts, secrets=lambda: revealed(self.credentials.token, self.signing_secret), close=web.close)
 
     async def check(self) -> str:
         """Log in, and say as whom and what the token may not do."""
-        web = self._web(self._block_document_name or "?")
+        web = self.web(self._block_document_name or "?")
         try:
             me = await web.me()
             scopes = await web.scopes()
@@ -81,7 +85,8 @@ class Slack(Connector):
         kind = f"bot {me['bot_id']}" if me.get("bot_id") else "user"
         return f"Slack workspace {team} ({url}) as {name}, {kind} {me['user_id']}{_lacking(scopes)}"
 
-    def _web(self, name: str) -> Web:
+    def web(self, name: str) -> Web:
+        """The Web API with this login; nothing is asked of Slack yet."""
         block = f"slack/{name}"
         api = Api("Slack", self.base_url, block=block, headers=bearer(self.credentials.token))
         return Web(api, Api("Slack", self.base_url, block=block))

@@ -1,0 +1,55 @@
+"""Who is told what: the routine's setting and the operator's, people only when they are needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefect_routines.audience import notice_targets
+from prefect_routines.errors import SettingsError
+from prefect_routines.notices.notify import notify, operators_targets
+from prefect_routines.settings import Settings, SettingsOverride, merge
+from prefect_routines.store import Store
+
+from .world import waiting
+
+
+async def test_people_are_told_when_they_are_needed_and_webhooks_of_all(store: Store, operator: pytest.MonkeyPatch) -> None:
+    """Unless a setting says otherwise; the operator's come on top, and none is told twice."""
+    operator.setenv("ROUTINES_NOTIFY", "notice-webhook/all, slack/docs#ops")
+    record, form = await waiting(store)
+    told = ["slack/docs#ops", "email/ops#ada@acme.com finished", "notice-webhook/ci approval"]
+    assert await notify(store, record.id, "started", "run-1", told) == 1
+    assert await notify(store, record.id, "approval", form.id, told) == 3
+    assert await notify(store, record.id, "finished", "run-1", told) == 2
+    found = {(notice.kind, notice.target) for notice in await store.notices(session_id=record.id)}
+    assert found == {
+        *(("started", target) for target in ("notice-webhook/all",)),
+        *(("approval", target) for target in ("slack/docs#ops", "notice-webhook/all", "notice-webhook/ci")),
+        *(("finished", target) for target in ("notice-webhook/all", "email/ops#ada@acme.com")),
+    }
+
+
+async def test_a_slip_of_the_operator_fails_no_session(store: Store, operator: pytest.MonkeyPatch) -> None:
+    """The gateway says so when it starts."""
+    operator.setenv("ROUTINES_NOTIFY", "slack")
+    record, form = await waiting(store)
+    assert await notify(store, record.id, "approval", form.id, ["slack/docs"]) == 1
+    with pytest.raises(SettingsError, match="ROUTINES_NOTIFY: 'slack' names nobody"):
+        operators_targets()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "slack", "slack/", "github/docs-bot", "slack/docs ops", "slack/docs#", "email/ops#a b", "slack/docs#a#b"]
+)
+def test_what_names_nobody_is_refused(name: str) -> None:
+    """When the routine is defined, with the form that is wanted."""
+    with pytest.raises(ValueError, match="names nobody who can be told"):
+        Settings(notify=[name])
+
+
+def test_a_deployment_can_tell_others() -> None:
+    """A list replaces; kinds add up."""
+    base = Settings(notify=["slack/docs"])
+    assert merge(base, SettingsOverride(notify=["email/ops"])).notify == ["email/ops"]  # type: ignore[call-arg]
+    assert merge(base, SettingsOverride(notify=[])).notify == []  # type: ignore[call-arg]
+    assert notice_targets(["slack/docs#a started", "slack/docs#a finished"]) == {"slack/docs#a": frozenset({"started", "finished"})}
