@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from run import environment
 
-from prefect_routines.testing import ScriptedClaude, attempts, call, cut, say
+from prefect_routines.testing import ScriptedClaude, call, cut, say
 
 FLOW = """\
 from prefect_routines import Policy, routine, tool
@@ -133,7 +133,11 @@ async def interrupts(world: World, claude: Any, count: int) -> list[float]:
     """From the act to the closed stream of a reply that stands still in the middle."""
     from prefect_routines.steering.acts import Person, interrupt
 
-    claude([attempts(*(cut(say("I think about it."), after=3, how="silence") for _ in range(count)), REPORT)])
+    def turn(request: Any) -> Any:
+        enough = str(request.body["messages"]).count("interrupted you") >= count
+        return REPORT if enough else cut(say("I think about it."), after=3, how="silence")
+
+    claude([turn])
     run, session = await world.start()
     found, seq = [], 0
     for _ in range(count):
@@ -200,6 +204,7 @@ async def _watch(world: World, session: Any) -> None:
 
 async def measure(options: argparse.Namespace, claude: Any, home: Path) -> list[tuple[str, str, str]]:
     from prefect import get_client
+
     from prefect_routines.store import Store
 
     async with get_client() as client, await Store.open() as store:
@@ -237,10 +242,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     playing: list[Any] = [[REPORT]]
-    with environment() as env, ScriptedClaude(lambda _: playing[0]) as claude:
+    with environment() as own, ScriptedClaude(lambda _: playing[0]) as claude:
+        env = own | claude.environment()
         home = Path(env["PREFECT_HOME"])
         (home / "steered.py").write_text(FLOW)
-        env |= claude.environment()
         os.environ.update(env)
         with worker(env, home):
             rows = asyncio.run(measure(options, lambda script: playing.__setitem__(0, script), home))

@@ -275,8 +275,8 @@ async def test_what_is_denied_is_not_done() -> None:
 
 
 async def test_what_must_be_asked_for_is_refused_when_nobody_is_there() -> None:
-    """The default; `unattended='fail'` makes a failure of it."""
-    ran, slack = await posting(post(), policy={"ask": ["slack_post"], "allow": ["slack_post"]})
+    """Where the routine says so; `unattended='fail'` makes a failure of it."""
+    ran, slack = await posting(post(), policy={"ask": ["slack_post"], "allow": ["slack_post"]}, unattended="deny")
     assert slack.posts == []
     assert "nobody is there to ask" in ran.requests[1].results[0].text
     failing, slack = await posting(post(), policy={"ask": ["slack_post"]}, unattended="fail")

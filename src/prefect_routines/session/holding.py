@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect_routines.errors import LeaseHeld, LeaseLost, RoutinesError
+from prefect_routines.notices.notify import notify
 from prefect_routines.session import waiting
 from prefect_routines.session.steering import PREFECT_UI
 from prefect_routines.steering.acts import CANCELLED
@@ -80,6 +81,7 @@ async def leave(session: Session) -> None:
             await session.store.update_session(
                 session.lease, status="ended", summary=summary, ended_at=ended, data={CANCELLED: True}, **_taken(session)
             )
+            await notify(session.store, session.id, "finished", session.flow_run.id, session.settings.notify)
             for form in await session.store.forms(session_id=session.id, status="open"):
                 await session.store.close_form(form.id, "withdrawn", None, person=person)
         elif state.verdict is None and state.form is None:

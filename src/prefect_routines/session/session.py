@@ -16,6 +16,7 @@ from prefect_routines.config import config
 from prefect_routines.connectors.connector import Connections
 from prefect_routines.errors import SettingsError
 from prefect_routines.events import Event, new_session_id
+from prefect_routines.notices.notify import notify
 from prefect_routines.policy import Decision
 from prefect_routines.redaction import Redactor
 from prefect_routines.session import holding, outputs, pricing, waiting
@@ -164,6 +165,7 @@ class Session:
         await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id, data=budget)
         if resume is not None:
             await self.store.update_session(self.lease, verdict=None, summary=None, ended_at=None, data={CANCELLED: False})
+        await notify(self.store, self.id, "started", self.flow_run.id, self.settings.notify)
         self.publisher = await self._stack.enter_async_context(Publisher.open(self))
         self.log(f"Session {self.id} goes on where it was" if again else f"Session {self.id}")
         if forked is not None:
@@ -250,6 +252,7 @@ class Session:
             tokens=outcome.tokens,
             dollars=outcome.dollars,
         )
+        await notify(self.store, self.id, "finished", self.flow_run.id, self.settings.notify, now=self.flow_run.deployment_id is None)
         self.log(f"Verdict {outcome.line}")
         await self.publisher.finish(outcome)
 

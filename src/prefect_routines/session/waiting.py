@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from prefect_routines.errors import AnswerRefused, SessionCancelled, SettingsError
+from prefect_routines.notices.notify import notify
 from prefect_routines.steering.acts import Person, may_answer, wake
 from prefect_routines.steering.deadlines import expire
 from prefect_routines.steering.form import checked_answer, default_answer, said, subject
@@ -77,8 +78,11 @@ async def wait(session: Session) -> None:
         form = await _from_prefect(session, form)
     if form.status == "open":
         session.log(f"Waits for a person: {subject(form.kind, form.content)}")
+        in_place = session.flow_run.deployment_id is None
+        if form.kind != "pause":
+            await notify(session.store, session.id, "approval", form.id, session.settings.notify, now=in_place)
         await session.publisher.show_now()
-        if session.flow_run.deployment_id is not None:
+        if not in_place:
             raise Suspend(form)
         form = await _in_place(session, form)
     await _take_answer(session, form)
