@@ -151,7 +151,8 @@ def test_cancelling(world: World) -> None:
     asked_to = world.post(f"/v1/sessions/{session.id}/cancel", token)
     assert (asked_to.status, asked_to.json["status"]) == (202, "asked")
     assert [act.kind for act in session.acts] == ["cancel"]
-    waiting = world.session(running=False)
+    waiting = world.session()
+    waiting.change(status="suspended")
     form = waiting.ask()
     world.gateway.in_store(lambda store: store.release(waiting.lease))
     done = world.post(f"/v1/sessions/{waiting.id}/cancel", token)
