@@ -64,9 +64,7 @@ async def write(
     except OutcomeUnknown as error:
         return await _unknown(session, record, str(error))
     except RoutinesError as error:
-        await session.store.finish_output(session.lease, record.id, status="failed", result={"error": session.redact(str(error))})
-        if record.rule is not None:
-            session.count_output(record.rule, -1)
+        await _not_sent(session, record, str(error))
         raise
     except Exception as error:  # a tool of the author's, or an answer that nobody had foreseen: it was on its way
         return await _unknown(session, record, f"the tool failed ({type(error).__name__}: {error})")
@@ -101,9 +99,7 @@ async def looked_up(session: Session, call: Call) -> ToolResult | None:
     if found is not None:
         return await _book(session, record, "done", result_of(found))
     text = "Not sent: the session ended before it, and a person has written since. Make the call again if it is still wanted."
-    await session.store.finish_output(session.lease, record.id, status="failed", result={"error": text})
-    if record.rule is not None:
-        session.count_output(record.rule, -1)
+    await _not_sent(session, record, text)
     return ToolResult(text, is_error=True, note="not sent")
 
 
@@ -125,6 +121,13 @@ async def unsettled(session: Session, call: Call) -> ToolResult | None:
     if record is None or record.status != "started":
         return None
     return await _unknown(session, record, UNKNOWN_OUTCOME.partition(". ")[0])
+
+
+async def _not_sent(session: Session, record: Output, why: str) -> None:
+    """Book a write that surely did not arrive; it does not count."""
+    await session.store.finish_output(session.lease, record.id, status="failed", result={"error": session.redact(why)})
+    if record.rule is not None:
+        session.count_output(record.rule, -1)
 
 
 async def _unknown(session: Session, record: Output, why: str) -> ToolResult:

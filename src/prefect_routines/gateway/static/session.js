@@ -38,7 +38,29 @@
     if (atEnd) page.scrollTop = page.scrollHeight;
   };
 
+  // what a person has typed, chosen or opened stays when a piece is drawn anew
+  const keepTyped = (old, fresh) => {
+    const fields = "textarea[name], input[name]:not([type=hidden]), select[name]";
+    for (const field of old.querySelectorAll(fields)) {
+      const radio = field.type === "radio";
+      const same = [...fresh.querySelectorAll(fields)].find((other) => other.name === field.name && (!radio || other.value === field.value));
+      if (!same) continue;
+      if (radio || field.type === "checkbox") same.checked = field.checked;
+      else if (field.tagName === "SELECT" || field.value !== field.defaultValue) same.value = field.value;
+    }
+    const before = old.matches("details") ? [old] : old.querySelectorAll("details");
+    const after = fresh.matches("details") ? [fresh] : fresh.querySelectorAll("details");
+    [...before].forEach((one, place) => {
+      if (one.open && after[place]) after[place].open = true;
+    });
+  };
+
+  const drawn = new Map();
+
   const put = (place, data, parent) => {
+    const text = JSON.stringify(data);
+    if (drawn.get(place) === text && document.getElementById(place) !== null) return;
+    drawn.set(place, text);
     const fresh = build(data);
     localTimes(fresh);
     const old = document.getElementById(place);
@@ -46,13 +68,13 @@
       parent.append(fresh);
       return;
     }
-    if (old.isEqualNode(fresh)) return;
-    if (old.tagName === "DETAILS" && old.open) fresh.open = true;
-    const typed = old.querySelector("textarea[id]");
+    keepTyped(old, fresh);
+    const at = old.contains(document.activeElement) ? document.activeElement : null;
     old.replaceWith(fresh);
-    if (typed && typed.value !== typed.defaultValue) {
-      const again = document.getElementById(typed.id);
-      if (again) again.value = typed.value;
+    const again = at && at.name && [...fresh.querySelectorAll("[name]")].find((field) => field.name === at.name);
+    if (again) {
+      again.focus();
+      if (at.selectionStart != null) again.setSelectionRange(at.selectionStart, at.selectionEnd);
     }
   };
 
