@@ -63,6 +63,15 @@
     within(old, "details").forEach((one, place) => { if (one.open && after[place]) after[place].open = true; });
   };
 
+  // a form that takes the place of another one must not be answered by a click that was meant for that one
+  const holdNew = (old, fresh) => {
+    for (const form of within(fresh, "form").filter((one) => !sameForm(one, old))) {
+      const buttons = [...form.querySelectorAll("button:enabled")];
+      buttons.forEach((one) => { one.disabled = true; });
+      setTimeout(() => buttons.forEach((one) => { one.disabled = false; }), 700);
+    }
+  };
+
   const drawn = new Map();
 
   const put = (place, data, parent) => {
@@ -78,6 +87,7 @@
     }
     if (old.isEqualNode(fresh)) return;
     keepTyped(old, fresh);
+    holdNew(old, fresh);
     const at = old.contains(document.activeElement) ? document.activeElement : null;
     old.replaceWith(fresh);
     const form = at && at.name && at.form && sameForm(at.form, fresh);
