@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -42,6 +43,11 @@ class Config(BaseSettings):
     gateway_url: str = Field(
         default="http://127.0.0.1:4280",
         description="Address under which senders reach the gateway; `routines deploy` and `routines show` tell it.",
+    )
+    session_links: bool | None = Field(
+        default=None,
+        description="Whether commits and pull requests of sessions name the address of the session's page. Default: if `gateway_url` is "
+        "no address of this machine alone.",
     )
     gateway_key: SecretStr | None = Field(
         default=None,
@@ -85,6 +91,17 @@ class Config(BaseSettings):
         description="Python interpreter under /usr that serves the tools inside the sandbox. Default: the first of /usr/bin/python3, "
         "/usr/local/bin/python3 that runs.",
     )
+
+    def session_page(self, session_id: str) -> str:
+        """Address of a session's page."""
+        return f"{self.gateway_url.rstrip('/')}/sessions/{session_id}"
+
+    def public_session_page(self, session_id: str) -> str | None:
+        """The address for commits and pull requests; None if they are not to name it."""
+        host = urlsplit(self.gateway_url).hostname or ""
+        here = host in ("localhost", "::1") or host.startswith("127.")
+        wanted = not here if self.session_links is None else self.session_links
+        return self.session_page(session_id) if wanted else None
 
 
 @cache

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from prefect_routines.config import config
 from prefect_routines.connectors.http import ServiceError
 from prefect_routines.errors import ToolError
 
@@ -21,6 +24,22 @@ async def test_a_pull_request_is_opened(world: World, github: Caller) -> None:
     assert said == f"Opened #{pull['number']}: {pull['html_url']}"
     assert (pull["title"], pull["head"]["ref"], pull["base"]["ref"], pull["draft"]) == ("A page", "claude/new", "main", True)
     assert pull["body"].startswith(f"New.\n\n{KEY}")
+
+
+async def test_a_pull_request_names_the_page_where_others_can_reach_it(
+    world: World, github: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the text, before the key by which it is found again."""
+    world.branch("claude/linked")
+    monkeypatch.setenv("ROUTINES_GATEWAY_URL", "https://routines.example.org")
+    config.cache_clear()
+    try:
+        await github.write("open_pull_request", repository=DOCS, head="claude/linked", base="main", title="A page", body="New.")
+    finally:
+        monkeypatch.undo()
+        config.cache_clear()
+    body = world.get(f"/repos/{DOCS}/pulls")[0]["body"]
+    assert re.match(rf"New\.\n\nSession: https://routines\.example\.org/sessions/\S+\n\n{re.escape(KEY)}", body), body
 
 
 async def test_a_pull_request_that_is_open_for_the_branch_is_the_one(world: World, github: Caller) -> None:

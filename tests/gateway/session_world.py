@@ -7,7 +7,7 @@ import queue
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -155,6 +155,8 @@ class World:
         try:
             yield stream
         finally:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # closing alone waits for the thread that reads
             connection.close()
 
 

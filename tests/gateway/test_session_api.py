@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import jsonschema
@@ -14,7 +15,7 @@ from session.journals import agent, result, started, text, use, user, verdict
 
 from .conftest import StartGateway
 from .gateway_process import NOWHERE, Gateway
-from .session_world import World, asked, ready
+from .session_world import Stream, World, asked, ready
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,8 @@ def test_cancelling(world: World) -> None:
     asked_to = world.post(f"/v1/sessions/{session.id}/cancel", token)
     assert (asked_to.status, asked_to.json["status"]) == (202, "asked")
     assert [act.kind for act in session.acts] == ["cancel"]
-    waiting = world.session(running=False)
+    waiting = world.session()
+    waiting.change(status="suspended")
     form = waiting.ask()
     world.gateway.in_store(lambda store: store.release(waiting.lease))
     done = world.post(f"/v1/sessions/{waiting.id}/cancel", token)
@@ -341,7 +343,7 @@ def test_those_who_watch_share_a_reader_and_nobody_watching_costs_nothing(world:
 
 
 def test_too_many_watchers_are_told_so(start_gateway: StartGateway) -> None:
-    """503, while everything else goes on; and the gateway ends at once although somebody watches."""
+    """503, while everything else goes on; who goes away makes room; and the gateway ends at once although somebody watches."""
     gateway = start_gateway(PREFECT_API_URL=NOWHERE, ROUTINES_GATEWAY_STREAMS="1")
     world = World(gateway)
     token, session = world.token("read"), world.session()
@@ -351,6 +353,17 @@ def test_too_many_watchers_are_told_so(start_gateway: StartGateway) -> None:
         assert refused.status == 503
         assert "watch" in refused.why
         assert world.get(f"/v1/sessions/{session.id}", token).status == 200
+
+    with ExitStack() as stack:
+        found: list[Stream] = []
+
+        def again() -> bool:
+            found[:] = [stack.enter_context(world.stream(f"/v1/sessions/{session.id}/stream", token))]
+            return found[0].status == 200
+
+        gateway.until(again, 20)
+        [stream] = found
+        stream.next("status")
         assert gateway.stop() == 0
         assert stream.ended.wait(5)
 

@@ -256,6 +256,30 @@ def test_enter_decides_nothing(page: Page, world: World) -> None:
     assert (answer["decisions"]["toolu_9"]["decision"], answer["replies"]) == ("deny", {"q": "first"})
 
 
+def test_what_was_typed_for_one_call_is_not_sent_for_another(page: Page, world: World) -> None:
+    """Another form in its place begins empty; the same form, drawn again because one came beside it, keeps what was typed."""
+    session = world.session("docs-sync", *work())
+    first = session.ask(content={"calls": [asked(text="first")]})
+    sign_in(page, world, path=f"/sessions/{session.id}")
+    page.get_by_text("Change the arguments").click()
+    page.get_by_label("Changed arguments").fill('{"text": "meant for the first"}')
+    page.get_by_label("Reason").fill("of the first")
+    second = session.ask(content={"calls": [asked(text="second")]})
+    expect(page.locator("#needs form")).to_have_count(2)
+    expect(page.get_by_label("Changed arguments").first).to_have_value('{"text": "meant for the first"}')
+    expect(page.get_by_label("Changed arguments").first).to_be_visible()
+    expect(page.get_by_label("Reason").last).to_have_value("")
+    world.gateway.in_store(lambda store: store.close_form(first.id, "withdrawn", None, person="the session"))
+    expect(page.locator("#needs form")).to_have_count(1)
+    expect(page.locator("#needs")).to_contain_text("second")
+    expect(page.get_by_label("Reason")).to_have_value("")
+    page.get_by_role("button", name="Approve", exact=True).click()
+    expect(page.locator("#needs form")).to_have_count(0)
+    answer = session.form(second.id).answer
+    assert answer is not None
+    assert "arguments" not in answer["decisions"]["toolu_9"]
+
+
 def test_it_works_without_scripts(browser: Browser, world: World) -> None:
     """Plain forms: signing in, answering, sending; news come when the page is loaded again."""
     session = world.session("docs-sync", *work())

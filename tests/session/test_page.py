@@ -124,7 +124,9 @@ def test_a_long_diff_is_cut_inside_its_fence() -> None:
 def test_the_summary_tells_what_it_took() -> None:
     """Budget and use, before there is a verdict, too."""
     state = fold(config(), user("Go.", prompt=1), agent(use("a"), dollars=0.25), result("a"))
-    shown = page.summary(state, Settings.model_validate({"budget": {"turns": 9}}), session_id="ses-1", routine="r", outcome=None)
+    settings = Settings.model_validate({"budget": {"turns": 9}})
+    shown = page.summary(state, settings, session_id="ses-1", routine="r", outcome=None, address="https://x.example/sessions/ses-1")
+    assert "<https://x.example/sessions/ses-1>" in shown
     assert "working" in shown
     assert "| turns | 1 | 9 |" in shown
     assert "$0.2500" in shown

@@ -53,7 +53,9 @@ def fenced(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{visible(text)}\n{fence}"
 
 
-def summary(transcript: Transcript, settings: Settings, *, session_id: str, routine: str, outcome: Outcome | None) -> str:
+def summary(
+    transcript: Transcript, settings: Settings, *, session_id: str, routine: str, outcome: Outcome | None, address: str = ""
+) -> str:
     """The first thing to read: verdict, what was done, what it rests on, and how much of the budget it took."""
     lines = [f"# {SIGNS[outcome.verdict]} {plain(outcome.verdict)}" if outcome else f"# … {plain(standing(transcript))}", ""]
     if outcome:
@@ -81,6 +83,8 @@ def summary(transcript: Transcript, settings: Settings, *, session_id: str, rout
     lines += [f"| minutes | {transcript.seconds / 60:.1f} | {budget.minutes:g} |", ""]
     model = transcript.config.get("model_name") or settings.model
     lines += [f"Routine {code(routine)}, session {code(session_id)}, model {plain(model)}."]
+    if address:
+        lines += ["", f"Live, with approvals and a message box: {link(address)}"]
     if settings.sandbox == "none":
         lines += ["", "**No sandbox**: commands ran unprotected on the worker."]
     return "\n".join(lines)

@@ -92,7 +92,9 @@ class Publisher:
     async def _show_pages(self) -> None:
         session, state, outcome = self._session, self._session.transcript, self._outcome
         pages = {
-            "summary": page.summary(state, session.settings, session_id=session.id, routine=session.routine, outcome=outcome),
+            "summary": page.summary(
+                state, session.settings, session_id=session.id, routine=session.routine, outcome=outcome, address=session.link or ""
+            ),
             "transcript": page.transcript_page(session.journal),
             "usage": page.usage(session.journal),
         }

@@ -284,7 +284,7 @@ class Session:
     @property
     def link(self) -> str | None:
         """Address of the session's page."""
-        return f"{config().gateway_url.rstrip('/')}/sessions/{self.id}"
+        return config().session_page(self.id)
 
     async def record(self, *entries: tuple[str, dict[str, Any]], spend: Sequence[Spend] = (), acts: Sequence[int] = ()) -> None:
         """Write to the journal, then take it into the state. Journal first, act second."""

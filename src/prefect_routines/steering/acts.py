@@ -6,6 +6,7 @@ told where a run has to be started again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,7 +154,8 @@ async def cancel(store: Store, record: SessionRecord, person: Person) -> Literal
         for form in await store.forms(session_id=record.id, status="open"):
             await store.close_form(form.id, "withdrawn", None, person=person.name)
     if record.flow_run_id is not None:
-        await set_cancelled(record.flow_run_id, summary)
+        with contextlib.suppress(Exception):  # Prefect may be away; the run, if it is ever started again, finds that it was cancelled
+            await set_cancelled(record.flow_run_id, summary)
     return "cancelled"
 
 

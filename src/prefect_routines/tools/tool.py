@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args, get_type_hi
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_jsonable_python
 
+from prefect_routines.config import config
 from prefect_routines.errors import SettingsError, ToolError
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ class ToolContext:
     def key(self) -> str:
         """The idempotency key of this call: what is written outside carries it, hidden, so that it can be found again."""
         return hashlib.sha256(f"{self.session_id}/{self.tool_use_id}".encode()).hexdigest()[:32]
+
+    @property
+    def page(self) -> str | None:
+        """Address of the session's page, where what is written outside may name it."""
+        return config().public_session_page(self.session_id)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from prefect_routines.config import config
 from prefect_routines.errors import PushRefused, RepositoryError, SettingsError
 from prefect_routines.workspace.git import last_line
 from prefect_routines.workspace.repositories import Mirror
@@ -136,7 +137,7 @@ async def clone_commit_into(box: Box, bundle: Path, name: str, sha: str) -> None
 
 
 async def install_trailer(box: Box, name: str, session_id: str) -> None:
-    """Have git add `Routine-Session: ID` to each commit made in the clone.
+    """Have git add `Routine-Session: ID` to each commit made in the clone, and where it may be told the address of the session's page.
 
     `prepare-commit-msg` and not `commit-msg`: `--no-verify` does not skip it. In the clone's own `.git/hooks` and not through
     `core.hooksPath`, so that a repository's own hook tools (pre-commit, husky) work; whoever turns it off learns it from `examine`.
@@ -146,9 +147,11 @@ async def install_trailer(box: Box, name: str, session_id: str) -> None:
     """
     if not SESSION_ID.match(session_id):
         raise SettingsError(f"{session_id[:60]!r} is not the id of a session")
-    trailer = shlex.quote(f"{TRAILER}: {session_id}")
+    page = config().public_session_page(session_id)
+    lines = [f"{TRAILER}: {session_id}", *([f"{TRAILER}-Page: {page}"] if page else [])]
+    trailers = " ".join(f"--trailer {shlex.quote(line)}" for line in lines)
     # The path may be given relative to the work tree or absolute; git starts hooks at the top of the work tree.
-    hook = f'#!/bin/sh\nexec git interpret-trailers --in-place --if-exists addIfDifferent --trailer {trailer} "$1"\n'
+    hook = f'#!/bin/sh\nexec git interpret-trailers --in-place --if-exists addIfDifferent {trailers} "$1"\n'
     script = (
         'cd "$(git rev-parse --git-common-dir)" && mkdir -p hooks && cd hooks && cat > prepare-commit-msg && '
         "chmod +x prepare-commit-msg && cp -p prepare-commit-msg applypatch-msg"

@@ -123,7 +123,8 @@ class ConversationWrites(GitHubWrites):
                 return _opened(item)  # one branch has one open pull request into another
             return None
 
-        request = {"title": title, "head": head, "base": base, "body": marked(body, context), "draft": draft}
+        whole = f"{body}\n\nSession: {context.page}" if context.page else body  # ours, hence behind what was made harmless
+        request = {"title": title, "head": head, "base": base, "body": marked(whole, context), "draft": draft}
         return self._write(repository, "POST", where, request, _opened, find)
 
     @tool(target=("repository", "number"), writes=True, outside=True)

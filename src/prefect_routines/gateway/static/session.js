@@ -38,21 +38,38 @@
     if (atEnd) page.scrollTop = page.scrollHeight;
   };
 
-  // what a person has typed, chosen or opened stays when a piece is drawn anew
+  // What a person has typed, chosen or opened stays when a piece is drawn anew - in the same form. Another form has fields of the
+  // same names: what was meant for one call must never be sent for another.
+  const FIELDS = "textarea[name], input[name]:not([type=hidden]), select[name]";
+  const within = (root, what) => [...(root.matches(what) ? [root] : []), ...root.querySelectorAll(what)];
+  const sameForm = (form, root) => within(root, "form").find((other) => other.getAttribute("action") === form.getAttribute("action"));
   const keepTyped = (old, fresh) => {
-    const fields = "textarea[name], input[name]:not([type=hidden]), select[name]";
-    for (const field of old.querySelectorAll(fields)) {
-      const radio = field.type === "radio";
-      const same = [...fresh.querySelectorAll(fields)].find((other) => other.name === field.name && (!radio || other.value === field.value));
-      if (!same) continue;
-      if (radio || field.type === "checkbox") same.checked = field.checked;
-      else if (field.tagName === "SELECT" || field.value !== field.defaultValue) same.value = field.value;
+    for (const form of within(old, "form")) {
+      const now = sameForm(form, fresh);
+      if (!now) continue;
+      for (const field of form.querySelectorAll(FIELDS)) {
+        const radio = field.type === "radio";
+        const same = [...now.querySelectorAll(FIELDS)].find((other) => other.name === field.name && (!radio || other.value === field.value));
+        if (!same) continue;
+        if (radio || field.type === "checkbox") same.checked = field.checked;
+        else if (field.tagName === "SELECT" || field.value !== field.defaultValue) same.value = field.value;
+      }
+      keepOpen(form, now);
     }
-    const before = old.matches("details") ? [old] : old.querySelectorAll("details");
-    const after = fresh.matches("details") ? [fresh] : fresh.querySelectorAll("details");
-    [...before].forEach((one, place) => {
-      if (one.open && after[place]) after[place].open = true;
-    });
+    if (!old.matches("form") && !old.querySelector("form")) keepOpen(old, fresh);
+  };
+  const keepOpen = (old, fresh) => {
+    const after = within(fresh, "details");
+    within(old, "details").forEach((one, place) => { if (one.open && after[place]) after[place].open = true; });
+  };
+
+  // a form that takes the place of another one must not be answered by a click that was meant for that one
+  const holdNew = (old, fresh) => {
+    for (const form of within(fresh, "form").filter((one) => !sameForm(one, old))) {
+      const buttons = [...form.querySelectorAll("button:enabled")];
+      buttons.forEach((one) => { one.disabled = true; });
+      setTimeout(() => buttons.forEach((one) => { one.disabled = false; }), 700);
+    }
   };
 
   const drawn = new Map();
@@ -68,10 +85,13 @@
       parent.append(fresh);
       return;
     }
+    if (old.isEqualNode(fresh)) return;
     keepTyped(old, fresh);
+    holdNew(old, fresh);
     const at = old.contains(document.activeElement) ? document.activeElement : null;
     old.replaceWith(fresh);
-    const again = at && at.name && [...fresh.querySelectorAll("[name]")].find((field) => field.name === at.name);
+    const form = at && at.name && at.form && sameForm(at.form, fresh);
+    const again = form && [...form.querySelectorAll("[name]")].find((field) => field.name === at.name);
     if (again) {
       again.focus();
       if (at.selectionStart != null) again.setSelectionRange(at.selectionStart, at.selectionEnd);
