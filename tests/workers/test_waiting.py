@@ -175,6 +175,20 @@ def test_cancelled_while_it_waits(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_cancelled_in_prefect_while_it_waits(place: Place, tmp_path: Path) -> None:
+    """As the button of the UI does it: the session ends, its form takes no answer any more."""
+    with ScriptedClaude([say(call("tell", room="all", text="Hello")), REPORT]) as claude:
+        world = World(place, "asks-cancel-ui", tmp_path, claude)
+        run = world.start()
+        form = world.form(run)
+        place.set_state(run, type="CANCELLING")
+        place.until(run, "CANCELLED")
+        assert wait_for(lambda: on_store(lambda store: store.form(form.id)).status == "withdrawn")
+        assert wait_for(lambda: world.session(run).status == "ended")
+        assert world.told == []
+
+
+@pytest.mark.timeout(300)
 def test_there_is_a_pull_request_already_stop(place: Place, tmp_path: Path) -> None:
     """A person writes while the session works; it hears that before its next step, and stops without writing anything."""
     script = [

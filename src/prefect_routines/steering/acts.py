@@ -109,15 +109,19 @@ def may_answer(form: Form, person: Person) -> None:
         raise SettingsError(f"only {', '.join(people)} may answer this form; it was not changed")
 
 
-async def wake(form: Form) -> bool:
+async def wake(form: Form, *, here: bool = False) -> bool:
     """Have the run that waits for a form go on, now that it is answered; whether it was waiting.
 
     A Prefect that cannot be reached is not an error: the answer is kept, and whoever looks after deadlines wakes the run later.
-    """
-    if form.flow_run_id is None:
-        return False
-    from prefect import get_client
 
+    Args:
+        here: The run is this process's own. Otherwise a run without a server of Prefect's is nobody else's to wake.
+    """
+    from prefect import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    if form.flow_run_id is None or not (here or PREFECT_API_URL.value()):
+        return False
     try:
         async with get_client() as client:
             run = await client.read_flow_run(UUID(form.flow_run_id))
@@ -140,23 +144,29 @@ async def cancel(store: Store, record: SessionRecord, person: Person) -> Literal
     """
     _not_over(record)
     await store.send_act(record.id, "cancel", person=person.name, via=person.via)
+    if not await end_cancelled(store, record, person):
+        return "asked"
+    if record.flow_run_id is not None:
+        with contextlib.suppress(Exception):  # Prefect may be away; the run, if it is ever started again, finds that it was cancelled
+            await set_cancelled(record.flow_run_id, f"Cancelled by {person.name or 'somebody'}")
+    return "cancelled"
+
+
+async def end_cancelled(store: Store, record: SessionRecord, person: Person) -> bool:
+    """End a session that no process holds; False if one does. Its open forms take no answer any more."""
     try:
         lease = await store.acquire(record.id)
     except LeaseHeld:
-        return "asked"
+        return False
     async with store.keep(lease):
         waiting = await store.acts(record.id)
         data = {"person": person.name, "via": person.via}
         await store.append(lease, [("session.cancelled", data)], acts=[act.id for act in waiting if act.kind == "cancel"])
-        summary = f"Cancelled by {person.name or 'somebody'}"
-        ended = {CANCELLED: True}
+        summary, ended = f"Cancelled by {person.name or 'somebody'}", {CANCELLED: True}
         await store.update_session(lease, status="ended", summary=summary, ended_at=datetime.now(UTC), data=ended)
         for form in await store.forms(session_id=record.id, status="open"):
             await store.close_form(form.id, "withdrawn", None, person=person.name)
-    if record.flow_run_id is not None:
-        with contextlib.suppress(Exception):  # Prefect may be away; the run, if it is ever started again, finds that it was cancelled
-            await set_cancelled(record.flow_run_id, summary)
-    return "cancelled"
+    return True
 
 
 async def set_cancelled(flow_run_id: str, message: str) -> None:

@@ -120,10 +120,17 @@ class Forms(Leases):
 
     async def answered_and_waiting(self) -> list[Form]:
         """Forms that were answered while their session still counts as suspended: its run may have to be woken."""
+        return await self._of_suspended("answered", "expired")
+
+    async def open_and_waiting(self) -> list[Form]:
+        """Open forms of sessions that are suspended: no process looks after them."""
+        return await self._of_suspended("open")
+
+    async def _of_suspended(self, *statuses: str) -> list[Form]:
         session = tables.sessions
-        chosen = select(_table).join(session, session.c.id == _table.c.session_id).order_by(_table.c.answered_at)
+        chosen = select(_table).join(session, session.c.id == _table.c.session_id).order_by(_table.c.created_at)
         chosen = chosen.where(session.c.status == "suspended", session.c.flow_run_id == _table.c.flow_run_id)
-        return [_form(row) for row in await self._db.read(chosen.where(_table.c.status.in_(("answered", "expired"))))]
+        return [_form(row) for row in await self._db.read(chosen.where(_table.c.status.in_(statuses)))]
 
 
 def _by(row: Row[Any] | None) -> str:
