@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from prefect_routines.errors import SettingsError
 from prefect_routines.policy import Policy
 from prefect_routines.settings import Answers, Budget
 from prefect_routines.steering.acts import Person, answer, cancel, interrupt, send
@@ -155,6 +156,24 @@ async def test_a_question_with_choices() -> None:
     with ScriptedClaude([say(call("ask_person", question="Which branch?", choices=["main", "next"])), REPORT]) as claude:
         await steered(claude, reply, unattended="wait")
     assert claude.requests[1].results[0].text == "ada answered: next"
+
+
+async def test_only_named_people_may_answer() -> None:
+    """Others, and Prefect's UI, which knows no names, are refused; nothing is changed by that."""
+    refused: list[str] = []
+
+    async def try_all(store: Store, session: SessionRecord) -> None:
+        form = await open_form(store, session)
+        for person in (Person("bob", "cli"), Person("somebody in the Prefect UI", "prefect"), Person("ada", "prefect")):
+            with pytest.raises(SettingsError) as said:
+                await answer(store, form, uniform_answer(form.content, "approve"), person)
+            refused.append(str(said.value))
+        await answer(store, form, uniform_answer(form.content, "approve"), ADA)
+
+    with ScriptedClaude([say(call("tell", room="all", text="Hello")), REPORT]) as claude:
+        await steered(claude, try_all, policy=Policy(ask=["tell"]), answers=Answers(people=["ada"]))
+    assert len(refused) == 3
+    assert told == ["all: Hello"]
 
 
 async def test_nobody_in_time() -> None:

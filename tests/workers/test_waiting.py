@@ -143,6 +143,30 @@ def test_suspend_in_prefect_becomes_a_form_and_a_message_goes_on(place: Place, t
         assert len(claude.requests) == 3
 
 
+@pytest.mark.timeout(300)
+def test_resume_clicked_before_the_form_is_there(place: Place, tmp_path: Path) -> None:
+    """Suspend and Resume in one breath: the click holds, the run is neither lost nor failed, nothing happens twice."""
+    with ScriptedClaude([say(call("bash", command="echo once >> log; sleep 60")), say(call("bash", command="cat log")), REPORT]) as claude:
+        world = World(place, "asks-quick", tmp_path, claude)
+        run = world.start()
+        wait_for(lambda: on_store(lambda store: _kinds(store, run)).count("tool.start") == 1)
+        place.set_state(
+            run, type="PAUSED", name="Suspended", state_details={"pause_timeout": "2030-01-01T00:00:00Z", "pause_reschedule": True}
+        )
+        assert place.api(f"/flow_runs/{run}/resume", {})["status"] == "ACCEPT"
+        answered = wait_for(lambda: _ended_or_waiting(place, run))
+        if answered == "Suspended":  # the click came before the session had heard of the suspension: then it is asked once more
+            place.api(f"/flow_runs/{run}/resume", {"run_input": {"action": "continue"}})
+        ended = place.until(run, *ENDED)
+        assert ended["state"]["message"].startswith("needs_attention"), ended["state"]
+        assert claude.requests[2].results[0].text == "once"
+
+
+def _ended_or_waiting(place: Place, run: str) -> str:
+    state = place.run(run)["state"]
+    return state["name"] if state["type"] in ENDED or (state["state_details"] or {}).get("run_input_keyset") else ""
+
+
 async def _kinds(store: Store, run: str) -> list[str]:
     found = await store.sessions(flow_run_id=run)
     return [entry.kind for entry in await store.entries(found[0].id)] if found else []
