@@ -89,7 +89,7 @@ TRANSCRIPT = _in(
      f"{FOLD}::test_a_summary_takes_the_place_of_what_it_summarises"),
     ("a summary without its beta", "        if self.compactions:\n", "        if False:\n",
      f"{COMPACTION}::test_a_conversation_near_its_end_is_summarised"),
-    ("the night counts", ' and entry.kind not in ("session.status_running", "form.answered")', "",
+    ("the night counts", ' and entry.kind not in _AFTER_WAITING', "",
      f"{FOLD}::test_time_between_two_processes_does_not_count"),
     ("unknown kinds break it", "        if handler is not None:\n", "        if True:\n", f"{FOLD}::test_an_unknown_kind_is_passed_over"),
     ("a restarted call counts twice", 'if not call.started and data.get("rule"):', 'if data.get("rule"):',

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from prefect_routines.errors import AnswerRefused
-from prefect_routines.steering.acts import Person, answer, cancel, send
+from prefect_routines.steering.acts import Person, answer, cancel, send, wake
+from prefect_routines.steering.deadlines import sweep
 from prefect_routines.steering.form import uniform_answer
 from prefect_routines.store import Form, SessionRecord, Store
 from prefect_routines.testing import ScriptedClaude, call, say
@@ -18,6 +19,7 @@ from prefect_routines.testing import ScriptedClaude, call, say
 from .place import ENDED, Place, wait_for
 
 ADA = Person("ada", "cli")
+FOR_FIVE_MINUTES = {"pause_timeout": "2030-01-01T00:00:00Z", "pause_reschedule": True}  # as the button sets it, but for the year
 REPORT = say(call("report", verdict="needs_attention", summary="The end."))
 ROUTINE = """\
 from pathlib import Path
@@ -35,7 +37,7 @@ def tell(room: str, text: str) -> str:
         told.write(f"{{room}}: {{text}}\\n")
     return "told"
 
-@routine(name={name!r}, tools=[tell], policy=Policy(ask=["tell"]), budget={budget}, answers={answers})
+@routine(name={name!r}, tools=[tell], policy=Policy(ask=["tell"]), budget={budget}, answers={answers}, setup={setup!r})
 def asks() -> str:
     \"\"\"Asks before it acts.\"\"\"
     return "Tell them."
@@ -48,7 +50,7 @@ class World:
     def __init__(self, place: Place, name: str, tmp_path: Path, claude: ScriptedClaude, **fields: Any) -> None:
         self.place, self.file = place, tmp_path / "told"
         budget, answers = fields.get("budget", {"turns": 20}), fields.get("answers", {})
-        place.flow("asks", ROUTINE.format(told=str(self.file), name=name, budget=budget, answers=answers))
+        place.flow("asks", ROUTINE.format(told=str(self.file), name=name, budget=budget, answers=answers, setup=fields.get("setup")))
         self.deployment = place.deploy("asks.py:asks", job_variables={"env": claude.environment()})
 
     @property
@@ -159,7 +161,7 @@ def test_resume_clicked_before_the_form_is_there(place: Place, tmp_path: Path) -
             place.api(f"/flow_runs/{run}/resume", {"run_input": {"action": "continue"}})
         ended = place.until(run, *ENDED)
         assert ended["state"]["message"].startswith("needs_attention"), ended["state"]
-        assert claude.requests[2].results[0].text == "once"
+        assert claude.requests[2].results[0].text.count("once") == 1
 
 
 def _ended_or_waiting(place: Place, run: str) -> str:
@@ -243,3 +245,53 @@ def test_a_used_up_budget_can_be_raised(place: Place, tmp_path: Path) -> None:
         on_store(lambda store: answer(store, form, {"action": "continue", "raise": {"turns": 5}}, ADA))
         place.until(run, *ENDED)
         assert len(claude.requests) == 3
+
+
+@pytest.mark.timeout(300)
+def test_an_answer_counts_for_its_own_form_alone(place: Place, tmp_path: Path) -> None:
+    """What was approved first never becomes the approval of what is asked next, however long that waits and whoever looks after it."""
+    script = [say(call("tell", room="all", text="One")), say(call("tell", room="docs", text="Two")), REPORT]
+    with ScriptedClaude(script) as claude:
+        world = World(place, "asks-twice", tmp_path, claude)
+        run = world.start()
+        first = world.form(run)
+        on_store(lambda store: answer(store, first, uniform_answer(first.content, "approve"), ADA))
+        second = wait_for(lambda: _next_form(world, run, first))
+        place.until(run, "Suspended")
+        assert on_store(sweep) == 0
+        assert not on_store(lambda store: _wake(store, first))
+        assert on_store(lambda store: store.form(second.id)).status == "open"
+        assert world.told == ["all: One"]
+        on_store(lambda store: answer(store, second, uniform_answer(second.content, "deny"), ADA))
+        place.until(run, *ENDED)
+        assert world.told == ["all: One"]
+
+
+def _next_form(world: World, run: str, first: Form) -> Form | None:
+    session = world.session(run)
+    found = on_store(lambda store: store.forms(session_id=session.id, status="open"))
+    return next((form for form in found if form.id != first.id), None)
+
+
+async def _wake(store: Store, form: Form) -> bool:
+    kept = await store.form(form.id)
+    assert kept is not None
+    return await wake(kept)
+
+
+@pytest.mark.timeout(300)
+def test_suspended_while_it_prepares(place: Place, tmp_path: Path) -> None:
+    """The button is pressed before Claude was asked anything: that, too, becomes a form, and the run goes on."""
+    with ScriptedClaude([REPORT]) as claude:
+        world = World(place, "asks-early", tmp_path, claude, setup="sleep 6")
+        run = world.start()
+        place.until(run, "RUNNING")
+        wait_for(lambda: "session.status_running" in on_store(lambda store: _kinds(store, run)))
+        place.set_state(
+            run, type="PAUSED", name="Suspended", state_details={"pause_timeout": "2030-01-01T00:00:00Z", "pause_reschedule": True}
+        )
+        wait_for(lambda: (place.run(run)["state"]["state_details"] or {}).get("run_input_keyset"))
+        assert world.form(run).kind == "pause"
+        place.api(f"/flow_runs/{run}/resume", {"run_input": {"action": "continue"}})
+        place.until(run, *ENDED)
+        assert len(claude.requests) == 1

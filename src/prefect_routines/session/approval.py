@@ -42,7 +42,7 @@ def may_go_ahead(session: Session, tool: Tool, call: Call, arguments: dict[str, 
 
 def granted(session: Session, tool: Tool, arguments: dict[str, Any]) -> bool:
     """Whether "approve all like this" covers a call."""
-    return any(Rule.parse(rule).matches(tool.name, arguments, tool.main, {}, whole=True) for rule in session.transcript.granted)
+    return any(Rule.parse(rule).matches(tool.name, arguments, tool.main, {}, whole=True) for rule in session.transcript.granted if rule)
 
 
 def waits_for_people(session: Session, decision: Decision | None = None) -> bool:
@@ -60,7 +60,7 @@ def _ask_rules(session: Session) -> list[Rule]:
 def asked_call(session: Session, tool: Tool, call: Call, arguments: dict[str, Any], decision: Decision) -> Asked:
     """A call as a person sees it."""
     shown = storable(jsonable(arguments))
-    like = declaration(tool.name, arguments, tool.targets or ((tool.main,) if tool.main else ()))
+    like = rule_for_all_like(tool, arguments)
     reason = f"{decision.reason} asks for a person" if decision.rule in _ask_rules(session) else decision.reason
     told: AskedCall = {
         "id": call.id,
@@ -74,6 +74,19 @@ def asked_call(session: Session, tool: Tool, call: Call, arguments: dict[str, An
         "editable": True,
     }
     return Asked(call=told)
+
+
+def rule_for_all_like(tool: Tool, arguments: dict[str, Any]) -> str:
+    """The rule that "approve all like this" adds: this tool, to exactly these targets; empty where no rule says just that."""
+    ends = tool.targets or ((tool.main,) if tool.main else ())
+    if not ends or any(isinstance(value, list | tuple | set) and len(value) != 1 for value in map(arguments.get, ends)):
+        return ""
+    like = declaration(tool.name, arguments, ends)
+    try:
+        Rule.parse(like)
+    except ValueError:
+        return ""
+    return like
 
 
 def question(session: Session, call: Call, arguments: dict[str, Any]) -> Asked | ToolResult:

@@ -67,6 +67,8 @@ async def answer(session: Session, calls: Sequence[Call]) -> None:
             ready = ToolResult(ENDED, is_error=True, note="not run")
         else:
             ready = await outputs.settled(session, call) or prepare(session, call, used)
+        if isinstance(ready, Asked) and session.steering.cut is not None:
+            ready = not_run(session.steering.cut)
         if isinstance(ready, Asked):
             await together(session, waiting)
             await ask(session, calls[place:], used)
@@ -192,12 +194,16 @@ def refuse(session: Session, tool: Tool, arguments: dict[str, Any], decision: De
     return ToolResult(text, is_error=True, note=f"refused: {decision.reason}", data=refused)
 
 
+def not_run(cut: Cut) -> ToolResult:
+    """The answer to a call that an interrupt came before."""
+    return ToolResult(NOT_RUN.format(who=cut.person or "a person"), is_error=True, note="interrupted")
+
+
 async def together(session: Session, group: Sequence[Ready]) -> None:
     """Make calls side by side: all starts are journaled in one write, each result as it comes."""
     if (cut := session.steering.cut) is not None:
-        not_run = ToolResult(NOT_RUN.format(who=cut.person or "a person"), is_error=True, note="interrupted")
         for ready in group:
-            await decline(session, ready.call, not_run)
+            await decline(session, ready.call, not_run(cut))
         return
     if not group:
         return

@@ -9,11 +9,13 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from prefect_routines.errors import LeaseHeld, LeaseLost, RoutinesError
+from prefect_routines.errors import AnswerRefused, LeaseHeld, LeaseLost, RoutinesError
 from prefect_routines.notices.notify import notify
 from prefect_routines.session import waiting
 from prefect_routines.session.steering import PREFECT_UI
-from prefect_routines.steering.acts import CANCELLED
+from prefect_routines.session.waiting import Suspend
+from prefect_routines.steering.acts import CANCELLED, wake
+from prefect_routines.store import Store
 
 if TYPE_CHECKING:
     from prefect_routines.session.session import Session
@@ -56,6 +58,33 @@ async def unless_lease_is_lost(lease: Lease, work: Awaitable[None]) -> None:
         await asyncio.gather(doing, lost, return_exceptions=True)
 
 
+def is_suspension(error: BaseException | None) -> bool:
+    """Whether a session closes because its run is to be suspended: by the session itself, or by somebody in Prefect's UI.
+
+    Not when an inner session of the same run has seen to that already.
+    """
+    from prefect.exceptions import Pause
+
+    return isinstance(error, Suspend) or (isinstance(error, Pause) and not hasattr(error, "of_session"))
+
+
+async def suspend(session: Session, form: Form, pause_key: str) -> BaseException:
+    """Suspend the run, now that nothing of the session is held any more; what ends the process then.
+
+    Somebody may have answered while the session closed: then the run goes on at once.
+    """
+    from prefect.exceptions import Pause
+
+    pause = Pause(state=await waiting.show_form(session.flow_run.id, form, pause_key, link=session.link))
+    pause.of_session = session.id  # type: ignore[attr-defined]  # the sessions around this one just close
+    with contextlib.suppress(RoutinesError):
+        async with await Store.open() as store:
+            now = await store.form(form.id)
+            if now is not None and now.status != "open":
+                await wake(now)
+    return pause
+
+
 async def before_suspension(session: Session, form: Form | None) -> tuple[Form, str]:
     """Put down that the session is suspended; its form, and the key of the pause.
 
@@ -83,7 +112,8 @@ async def leave(session: Session) -> None:
             )
             await notify(session.store, session.id, "finished", session.flow_run.id, session.settings.notify)
             for form in await session.store.forms(session_id=session.id, status="open"):
-                await session.store.close_form(form.id, "withdrawn", None, person=person)
+                with contextlib.suppress(AnswerRefused):
+                    await session.store.close_form(form.id, "withdrawn", None, person=person)
         elif state.verdict is None and state.form is None:
             await session.record(("session.status_idle", {}))
             await session.store.update_session(session.lease, status="idle", **_taken(session))

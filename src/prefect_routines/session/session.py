@@ -108,8 +108,8 @@ class Session:
         self._stack = AsyncExitStack()
         try:
             await self._open()
-        except BaseException:
-            await self._stack.aclose()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -119,19 +119,15 @@ class Session:
         Raises:
             Pause: Prefect's; it ends the process of a suspended run.
         """
-        from prefect.exceptions import Pause
-
-        form, pause_key = None, ""
-        if isinstance(error, Suspend) or (isinstance(error, Pause) and not hasattr(error, "of_session")):
-            form, pause_key = await holding.before_suspension(self, error.form if isinstance(error, Suspend) else None)
         self._ended_by = kind
+        suspended = None
         try:
-            await self._stack.aclose()
+            if holding.is_suspension(error) and hasattr(self, "publisher"):
+                suspended = await holding.before_suspension(self, error.form if isinstance(error, Suspend) else None)
         finally:
-            if form is not None:
-                pause = Pause(state=await waiting.show_form(self.flow_run.id, form, pause_key, link=self.link))
-                pause.of_session = self.id  # type: ignore[attr-defined]  # the sessions around this one just close
-                raise pause from None
+            await self._stack.aclose()
+            if suspended is not None:
+                raise await holding.suspend(self, *suspended) from None
 
     async def _open(self) -> None:
         self.flow_run = Run.current()

@@ -42,7 +42,7 @@ class Steering:
         self._session = session
         self._cut: Cut | None = None
         self._cutting = asyncio.Event()
-        self._news = False
+        self._news = True  # something may have been sent before there was anybody to hear it
         self._seen = 0
         self.watched = False
         """Whether somebody watches the session's text as it is written."""
@@ -82,15 +82,24 @@ class Steering:
             await asyncio.gather(doing, cutting, return_exceptions=True)
 
     async def take(self) -> None:
-        """Take what was sent into the journal, in order. A suspension or cancellation is then the session's next step."""
-        if not self._news and not self._session.transcript.open_calls:  # what was sent until now must be in the next request
+        """Take what was sent into the journal, in order. A suspension or cancellation is then the session's next step.
+
+        After an interrupt, calls of the turn that have not begun yet are not begun any more.
+        """
+        calls = bool(self._session.transcript.open_calls)
+        if not self._news and not calls:  # what was sent until now must be in the next request
             await self._look()
-        if not self._news:
-            return
+        if self._news:
+            await self._take_acts()
+        elif not calls:
+            self._go_on()
+
+    async def _take_acts(self) -> None:
         self._news = False
         session, acts = self._session, await self._session.store.acts(self._session.id)
-        cut, self._cut = self._cut, None
-        self._cutting.clear()
+        sent = [Cut(act.kind, act.person) for act in acts if act.kind in CUTTING]
+        cut = self._cut or next(iter(sent), None)
+        self._go_on()
         entries: list[tuple[str, dict[str, Any]]] = []
         for act in acts:
             self._seen = max(self._seen, act.id)
@@ -98,10 +107,16 @@ class Steering:
             session.log(f"{_who(act)}: {act.kind}{f' - {one_line(act.text, 120)}' if act.text else ''}")
         if entries:
             await session.record(*entries, acts=[act.id for act in acts])
-        wanted = next((act for act in acts if act.kind == "suspend"), None)
-        if session.transcript.cancelled is None and (wanted is not None or (cut is not None and cut.kind == "suspend")):
-            person = wanted.person if wanted is not None else PREFECT_UI
-            await session.ask("pause", {"person": person, "calls": [], "questions": []})
+        if cut is not None and cut.kind == "interrupt" and session.transcript.open_calls:
+            self._stop(cut)
+            self._news = False
+        wanted = next((one for one in (cut, *sent) if one is not None and one.kind == "suspend"), None)
+        if wanted is not None and session.transcript.form is None and session.transcript.cancelled is None:
+            await session.ask("pause", {"person": wanted.person, "calls": [], "questions": []})
+
+    def _go_on(self) -> None:
+        self._cut = None
+        self._cutting.clear()
 
     async def _watch(self) -> None:
         while True:

@@ -112,7 +112,7 @@ class Transcript:
 
     def apply(self, entry: JournalEntry) -> None:
         """Take one more entry in. Unknown kinds are passed over, so that an older version can read a newer journal."""
-        if self._last is not None and entry.kind not in ("session.status_running", "form.answered"):  # waiting is not working
+        if self._last is not None and entry.kind not in _AFTER_WAITING:
             self.seconds += max(0.0, (entry.at - self._last).total_seconds())
         self._last = entry.at
         handler = _HANDLERS.get(entry.kind)
@@ -339,6 +339,9 @@ class Transcript:
         self.verdict = self.verdict_of[self.prompts] = data
         self.verdicts.append(data)
 
+
+_AFTER_WAITING = ("session.status_running", "session.status_suspended", "session.status_idle", "session.cancelled", "form.answered")
+"""Entries before which nothing was done: waiting is not working."""
 
 _HANDLERS = {
     "session.config": Transcript._config,

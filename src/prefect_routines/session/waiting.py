@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID, uuid4
 
-from prefect_routines.errors import AnswerRefused, SessionCancelled, SettingsError
+from prefect_routines.errors import AnswerRefused, RoutinesError, SessionCancelled, SettingsError
 from prefect_routines.notices.notify import notify
 from prefect_routines.steering.acts import Person, may_answer, wake
 from prefect_routines.steering.deadlines import expire
@@ -110,10 +110,8 @@ async def _from_prefect(session: Session, form: Form) -> Form:
     keys = [one["pause_key"] for one in session.transcript.suspensions if one["form"] == form.id]
     if not keys:
         return form
-    values = await _response(session, keys[-1])
-    if form.kind == "pause" and values is None:
-        values = {}  # the run was started again without a word: it is to go on
-    if not values and form.kind != "pause":
+    shown, values = await _response(session, keys[-1])
+    if not shown or (not values and form.kind != "pause"):  # a suspension that was started again without a word is to go on
         return form
     try:
         may_answer(form, UI)
@@ -126,19 +124,29 @@ async def _from_prefect(session: Session, form: Form) -> Form:
         return await _settled(session, form)
 
 
-async def _response(session: Session, pause_key: str) -> dict[str, Any] | None:
+async def _response(session: Session, pause_key: str) -> tuple[bool, dict[str, Any] | None]:
+    """Whether Prefect has shown the form of this pause, and what was filled in.
+
+    Raises:
+        RoutinesError: Prefect does not say; that must not be taken for an answer.
+    """
     from prefect import get_client
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.input.run_input import keyset_from_base_key
 
-    for name in ("suspended", "paused"):
-        with contextlib.suppress(PrefectHTTPStatusError):
-            async with get_client() as client:
-                text = await client.read_flow_run_input(
-                    flow_run_id=UUID(session.flow_run.id), key=keyset_from_base_key(f"{name}-{pause_key}")["response"]
-                )
-                return _json(text)
-    return None
+    found: dict[str, str] = {}
+    async with get_client() as client:
+        for name in ("suspended", "paused"):
+            keys = keyset_from_base_key(f"{name}-{pause_key}")
+            for part in ("schema", "response"):
+                try:
+                    found[part] = await client.read_flow_run_input(flow_run_id=UUID(session.flow_run.id), key=keys[part])
+                except PrefectHTTPStatusError as error:
+                    if error.response.status_code != 404:
+                        raise RoutinesError(
+                            f"Prefect does not tell what was answered ({error.response.status_code}); retry the run"
+                        ) from None
+    return "schema" in found, _json(found["response"]) if "response" in found else None
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -159,8 +167,7 @@ async def _settled(session: Session, form: Form) -> Form:
 
 async def _in_place(session: Session, form: Form) -> Form:
     """Wait with the process alive; the run shows as Paused, with the form."""
-    await _pause_in_place(session, form)
-    looked = time.monotonic()
+    shown, looked = await _pause_in_place(session, form), time.monotonic()
     while True:
         form = await _settled(session, form)
         if form.status != "open":
@@ -168,35 +175,47 @@ async def _in_place(session: Session, form: Form) -> Form:
             return form
         for act in await session.store.acts(session.id):
             if act.kind == "cancel":
-                await session.record(("session.cancelled", {"person": act.person, "via": act.via, "act": act.id}), acts=[act.id])
-                raise SessionCancelled(session.id, act.person, act.via)
+                await _cancelled(session, Person(act.person, act.via), act.id)
         if time.monotonic() - looked > LOOK_AT_PREFECT:
-            looked = time.monotonic()
-            with contextlib.suppress(Exception):
-                if not await _is_paused(session):
-                    answered = await _from_prefect(session, form)
-                    if answered.status == "open":
-                        await _pause_in_place(session, form)
+            state, looked = await _state(session), time.monotonic()
+            if state is not None and (state.is_cancelled() or state.is_cancelling()):
+                await _cancelled(session, UI)
+            if state is not None and not state.is_paused():
+                if shown and (await _from_prefect(session, form)).status != "open":
+                    continue
+                shown = await _pause_in_place(session, form)
         await asyncio.sleep(LOOK)
 
 
-async def _pause_in_place(session: Session, form: Form) -> None:
+async def _cancelled(session: Session, person: Person, *acts: int) -> NoReturn:
+    await session.record(("session.cancelled", {"person": person.name, "via": person.via}), acts=acts)
+    raise SessionCancelled(session.id, person.name, person.via)
+
+
+async def _pause_in_place(session: Session, form: Form) -> bool:
+    """Show the form in Prefect; False if that is away: there are other ways to answer."""
     pause_key = await note_pause(session, form)
-    with contextlib.suppress(Exception):  # Prefect may be away: there are other ways to answer
+    try:
         await show_form(session.flow_run.id, form, pause_key, link=session.link, in_place=True)
+    except Exception:
+        return False
+    return True
 
 
-async def _is_paused(session: Session) -> bool:
+async def _state(session: Session) -> State[Any] | None:
+    """The state of the run; None while Prefect is away."""
     from prefect import get_client
 
-    async with get_client() as client:
-        run = await client.read_flow_run(UUID(session.flow_run.id))
-        return run.state is not None and run.state.is_paused()
+    try:
+        async with get_client() as client:
+            return (await client.read_flow_run(UUID(session.flow_run.id))).state
+    except Exception:
+        return None
 
 
 async def note_pause(session: Session, form: Form) -> str:
     """Journal that the run is about to be paused for a form; returns the key of the pause, under which Prefect keeps the answer."""
-    pause_key = f"{form.key}-{1 + len(session.transcript.suspensions)}"
+    pause_key = f"{form.id}-{1 + len(session.transcript.suspensions)}"
     await session.record(("session.status_suspended", {"form": form.id, "key": form.key, "pause_key": pause_key}))
     return pause_key
 

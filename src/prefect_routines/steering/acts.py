@@ -105,12 +105,15 @@ def may_answer(form: Form, person: Person) -> None:
     """
     people = form.content.get("people") or []
     name = person.name.partition(" ")[0] if person.via == "slack" else person.name
-    if people and (person.via == "prefect" or name not in people):
+    if people and (person.via == "prefect" or name.casefold() not in [one.casefold() for one in people]):
         raise SettingsError(f"only {', '.join(people)} may answer this form; it was not changed")
 
 
 async def wake(form: Form, *, here: bool = False) -> bool:
     """Have the run that waits for a form go on, now that it is answered; whether it was waiting.
+
+    Only a run that is paused for this very form, which the key of its pause names: the answer must not become that to another one. A
+    run of a deployment that broke down while it was to be suspended is started again.
 
     A Prefect that cannot be reached is not an error: the answer is kept, and whoever looks after deadlines wakes the run later.
 
@@ -119,13 +122,20 @@ async def wake(form: Form, *, here: bool = False) -> bool:
     """
     from prefect import get_client
     from prefect.settings import PREFECT_API_URL
+    from prefect.states import Scheduled
 
     if form.flow_run_id is None or not (here or PREFECT_API_URL.value()):
         return False
     try:
         async with get_client() as client:
             run = await client.read_flow_run(UUID(form.flow_run_id))
-            if run.state is None or not run.state.is_paused():
+            state = run.state
+            if state is None or (run.deployment_id is None and not here):  # whoever waits without a deployment sees the answer itself
+                return False
+            if run.deployment_id is not None and (state.is_crashed() or state.is_failed()):
+                await client.set_flow_run_state(run.id, Scheduled(name="Resuming", message="Somebody answered"), force=True)
+                return True
+            if not state.is_paused() or not (state.state_details.pause_key or "").startswith(f"{form.id}-"):
                 return False
             result = await client.resume_flow_run(run.id, run_input=values_of(form.kind, form.content, form.answer or {}))
             return result.status.value == "ACCEPT"
@@ -159,13 +169,17 @@ async def end_cancelled(store: Store, record: SessionRecord, person: Person) -> 
     except LeaseHeld:
         return False
     async with store.keep(lease):
+        now = await store.session(record.id)
+        if now is None or now.status == "ended":  # it came to its end meanwhile
+            return True
         waiting = await store.acts(record.id)
         data = {"person": person.name, "via": person.via}
         await store.append(lease, [("session.cancelled", data)], acts=[act.id for act in waiting if act.kind == "cancel"])
         summary, ended = f"Cancelled by {person.name or 'somebody'}", {CANCELLED: True}
         await store.update_session(lease, status="ended", summary=summary, ended_at=datetime.now(UTC), data=ended)
         for form in await store.forms(session_id=record.id, status="open"):
-            await store.close_form(form.id, "withdrawn", None, person=person.name)
+            with contextlib.suppress(AnswerRefused):  # answered in this moment: that changes nothing any more
+                await store.close_form(form.id, "withdrawn", None, person=person.name)
     return True
 
 

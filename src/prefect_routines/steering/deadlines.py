@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect_routines.errors import AnswerRefused, RoutinesError
-from prefect_routines.steering.acts import Person, end_cancelled, wake
+from prefect_routines.steering.acts import Person, end_cancelled, set_cancelled, wake
 from prefect_routines.steering.form import default_answer
 from prefect_routines.store import Form, Store
 
@@ -35,6 +35,11 @@ async def sweep(store: Store) -> int:
     for form in await store.forms(expired=True):
         with suppress(AnswerRefused):
             await expire(store, form)
+    for act in await store.unheard_cancellations():
+        record = await store.session(act.session_id)
+        if record is not None and await end_cancelled(store, record, Person(act.person, act.via)) and record.flow_run_id is not None:
+            with suppress(Exception):  # Prefect may be away; the run, if it is ever started again, finds that it was cancelled
+                await set_cancelled(record.flow_run_id, f"Cancelled by {act.person or 'somebody'}")
     await end_what_was_cancelled(store)
     woken = 0
     for form in await store.answered_and_waiting():

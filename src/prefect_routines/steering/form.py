@@ -122,11 +122,7 @@ def checked_answer(kind: str, content: Mapping[str, Any], given: Mapping[str, An
     _only(answer.decisions, calls, "call")
     _only(answer.replies, questions, "question")
     for id_, decision in answer.decisions.items():
-        call = calls[id_]
-        if decision.hash is not None and decision.hash != call["hash"]:
-            raise SettingsError(f"the answer is for another call than the one that waits ({call['title']}); look at it again")
-        if decision.arguments is not None and not call["editable"]:
-            raise SettingsError(f"the arguments of {call['title']} cannot be changed; deny it with a reason instead")
+        _check_call(decision, calls[id_])
     for id_, reply in answer.replies.items():
         if not reply.strip():
             raise SettingsError("the reply is empty")
@@ -143,6 +139,16 @@ def checked_answer(kind: str, content: Mapping[str, Any], given: Mapping[str, An
         if missing:
             raise SettingsError(f"there is no answer to {missing[0][:120]}")
     return answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _check_call(decision: CallAnswer, call: Mapping[str, Any]) -> None:
+    """Whether what was decided can be decided about this call."""
+    if decision.hash is not None and decision.hash != call["hash"]:
+        raise SettingsError(f"the answer is for another call than the one that waits ({call['title']}); look at it again")
+    if decision.decision == "approve_all" and not call["like"]:
+        raise SettingsError(f"no rule says just what is like {call['title']}; approve it alone")
+    if decision.arguments is not None and not call["editable"]:
+        raise SettingsError(f"the arguments of {call['title']} cannot be changed; deny it with a reason instead")
 
 
 def _only(given: Mapping[str, Any], known: Mapping[str, Any], what: str) -> None:

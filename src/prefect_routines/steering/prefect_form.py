@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Literals, because Prefect's UI leaves out a field that refers to an enumeration and has a default.
 Decision = Literal["approve", "approve all like this", "deny", "stop the session"]
 Action = Literal["continue", "stop"]
+Alone = Literal["approve", "deny", "stop the session"]
 _DECISIONS = {"approve": "approve", "approve all like this": "approve_all", "deny": "deny", "stop the session": "stop"}
 _WORDS = {decision: word for word, decision in _DECISIONS.items()}
 _RAISES = ("turns", "dollars", "minutes", "tokens")
@@ -40,7 +41,7 @@ def input_model(kind: str, content: Mapping[str, Any], *, link: str | None = Non
     calls = content.get("calls", [])
     for number, call in enumerate(calls, 1):
         name, title = _suffix(number, len(calls)), one_line(call["title"], 100)
-        fields[f"decision{name}"] = (Decision, Field(title=f"Decision: {title}"))
+        fields[f"decision{name}"] = (Decision if call["like"] else Alone, Field(title=f"Decision: {title}"))
         fields[f"reason{name}"] = (str, Field(default="", title="Reason", description="Told to Claude.", max_length=LONGEST))
         if call["editable"]:
             about = "JSON of all arguments, if the call shall be made with others than those above."
@@ -120,6 +121,8 @@ def description(kind: str, content: Mapping[str, Any], *, link: str | None = Non
         target = f" to {_plain(call['target'])}" if call["target"] else ""
         parts.append(f"### {number}. {_plain(call['tool'])}{target}\n\n{_plain(call['reason'])}. This will be done, exactly:")
         parts += _arguments(call["arguments"])
+        if call["like"]:
+            parts.append(f'"approve all like this" allows, in this session: {_plain(call["like"])}')
     for question in content.get("questions", []):
         parts += ["### Claude asks", _fenced(question["question"])]
     if people := content.get("people"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select
+from sqlalchemy import Row, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_routines.store import tables
-from prefect_routines.store.database import Database
+from prefect_routines.store.leases import Leases
 from prefect_routines.store.records import Act, ActKind
 
 _table = tables.acts
@@ -19,10 +19,8 @@ def _act(row: Row[Any]) -> Act:
     return Act(**row._mapping)
 
 
-class Acts:
+class Acts(Leases):
     """The operations of the store on what people send."""
-
-    _db: Database
 
     async def send_act(self, session_id: str, kind: ActKind, *, text: str = "", person: str, via: str) -> Act:
         """Leave something for a session. `Journal.append(..., acts=[...])` marks it as taken.
@@ -45,3 +43,11 @@ class Acts:
         if waiting:
             chosen = chosen.where(_table.c.taken_at.is_(None))
         return [_act(row) for row in await self._db.read(chosen)]
+
+    async def unheard_cancellations(self) -> list[Act]:
+        """Cancellations of sessions that nobody holds and that have not ended: they came while the session closed."""
+        session, lease = tables.sessions, tables.leases
+        joined = select(_table).join(session, session.c.id == _table.c.session_id).join(lease, lease.c.session_id == _table.c.session_id)
+        chosen = joined.where(_table.c.kind == "cancel", _table.c.taken_at.is_(None), session.c.status != "ended")
+        free = or_(lease.c.expires_at.is_(None), lease.c.expires_at <= self._now())
+        return [_act(row) for row in await self._db.read(chosen.where(free).order_by(_table.c.id))]

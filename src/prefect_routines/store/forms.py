@@ -130,6 +130,9 @@ class Forms(Leases):
         session = tables.sessions
         chosen = select(_table).join(session, session.c.id == _table.c.session_id).order_by(_table.c.created_at)
         chosen = chosen.where(session.c.status == "suspended", session.c.flow_run_id == _table.c.flow_run_id)
+        newer = _table.alias()  # what was answered before must never be taken for the answer to what is asked now
+        later = (newer.c.session_id == _table.c.session_id) & (newer.c.created_at > _table.c.created_at)
+        chosen = chosen.where(~select(newer.c.id).where(later).exists())
         return [_form(row) for row in await self._db.read(chosen.where(_table.c.status.in_(statuses)))]
 
 

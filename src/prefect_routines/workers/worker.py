@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from contextlib import AsyncExitStack, nullcontext, suppress
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import anyio.abc
@@ -107,9 +108,13 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         from prefect_routines.store import Store
 
         while True:
-            with suppress(RoutinesError):  # a store that is not there may come yet
+            try:
                 async with await Store.open() as store:
                     await look_after(store, self._logger)
+            except RoutinesError:  # a store that is not there may come yet
+                pass
+            except Exception:
+                self._logger.exception("Looking after forms failed, and goes on")
             await asyncio.sleep(EVERY)
 
     async def _warm_up(self) -> None:
@@ -140,6 +145,13 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
             self._push.begin(run)
         return submitted
 
+    async def _former_process(self, flow_run_id: UUID) -> None:
+        """Wait until the process of a run that was suspended, and was answered quickly, is gone: Prefect keeps one for each run."""
+        for _ in range(500):
+            if flow_run_id not in self._supervision.running():
+                return
+            await asyncio.sleep(0.02)
+
     async def run(
         self,
         flow_run: FlowRun,
@@ -154,6 +166,8 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         with nullcontext(str(place)) if place else tempfile.TemporaryDirectory(suffix="prefect") as directory:
             self._hooks.remember(flow_run.id, configuration.job.env)
             starter = WarmStarter(self._warm, self._supervision, self.client, configuration.job, Path(directory).resolve())
+
+            await self._former_process(flow_run.id)
 
             async def execute(*, task_status: anyio.abc.TaskStatus[Any]) -> None:
                 nonlocal status
