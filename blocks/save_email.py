@@ -26,4 +26,5 @@ recipients = [one.strip() for one in os.environ["EMAIL_RECIPIENTS"].split(",")]
 block = Email(credentials=login, sender=os.environ["EMAIL_SENDER"], recipients=recipients)
 login.save(name, overwrite=True)
 block.save(name, overwrite=True)
-print(f"saved email-server-credentials/{name} and email/{name}; a routine names the latter: connectors=['email/{name}']")
+names = f"connectors=['email/{name}'], notify=['email/{name}#ADDRESS']"
+print(f"saved email-server-credentials/{name} and email/{name}; a routine names the latter: {names}")

@@ -2,7 +2,8 @@
 
 The app wants these bot scopes: channels:read, channels:history, users:read, chat:write; as you need them reactions:write, files:write,
 im:write, groups:read and groups:history. SLACK_CHANNEL is the channel that Claude uses when nothing else was said. SLACK_SIGNING_SECRET
-is for messages with buttons; the app's Interactivity Request URL is then https://GATEWAY/slack/interactions.
+is for messages with buttons; the app's Interactivity Request URL is then https://GATEWAY/slack/interactions. Invite the app into each
+channel that it writes to.
 """
 
 import os
@@ -23,4 +24,5 @@ secret = SecretStr(given) if (given := os.environ.get("SLACK_SIGNING_SECRET")) e
 block = Slack(credentials=login, default_channel=os.environ.get("SLACK_CHANNEL"), base_url=base_url, signing_secret=secret)
 login.save(name, overwrite=True)
 block.save(name, overwrite=True)
-print(f"saved slack-credentials/{name} and slack/{name}; a routine names the latter: connectors=['slack/{name}']")
+names = f"connectors=['slack/{name}'], notify=['slack/{name}#CHANNEL']"
+print(f"saved slack-credentials/{name} and slack/{name}; a routine names the latter: {names}")

@@ -122,7 +122,8 @@ class Answers(_Model):
     default: Literal["deny", "approve", "stop"] = Field(default="deny", description="What counts when none came in time.")
     people: list[str] = Field(
         default_factory=list,
-        description="Who may answer, by name; then the Prefect UI, which knows no names, may not. Default: everybody who can reach it.",
+        description="Who may answer, as the journal names them: a token's name, 'ada@acme.com', 'slack:T1/U2', 'login@machine'. "
+        "Then not the Prefect UI, which knows no names. Default: everybody who can reach it.",
     )
 
 
@@ -209,9 +210,7 @@ class Settings(Starting):
         default_factory=list,
         description="Hosts the sandbox may reach: names, '*.suffix', or presets such as '@python', '@github'. Default: none.",
     )
-    environment: dict[str, str] = Field(
-        default_factory=dict, description="Environment variables of the sandbox. No secrets: Claude can read them."
-    )
+    environment: dict[str, str] = Field(default={}, description="Environment variables of the sandbox. No secrets: Claude can read them.")
     setup: str | None = Field(default=None, description="Shell script that installs tools; its result is kept and reused until it changes.")
     limits: Limits = Field(default_factory=Limits, description="Limits of the sandbox.")
     sandbox: Literal["bubblewrap", "none"] = Field(

@@ -102,7 +102,7 @@ def test_sessions_can_be_chosen(filled: Terminal) -> None:
     }
     for options, wanted in chosen.items():
         assert [session["id"] for session in json.loads(filled.run("sessions", "--json", *options).out)] == wanted
-    assert "No such sessions yet" in filled.run("sessions", "--routine", "nobody").out
+    assert "No such sessions." in filled.run("sessions", "--routine", "nobody").out
     assert "there is done, nothing_to_do, needs_attention, failed" in filled.run("sessions", "--verdict", "good").err
 
 

@@ -211,10 +211,10 @@ def test_a_form_that_takes_no_answer_says_why(routines: Command, home: Home) -> 
 def test_waiting_lists_who_waits_for_what(routines: Command, home: Home) -> None:
     """Session, what for, since when, until when; nothing is told in one line."""
     assert routines("waiting") == (0, "Nothing waits for a person.\n")
-    waiting_session(home, calls=[a_call(7)])
+    form = waiting_session(home, calls=[a_call(7)])
     status, said = routines("waiting")
     assert status == 0
-    for words in (SESSION, "docs-sync", "approval", "s ago", "min left", "github_comment: acme/docs#7"):
+    for words in (SESSION, "docs-sync", "approval", "s ago", "min left", f"{form[:12]}  github_comment: acme/docs#7"):
         assert words in said, said
     [told] = json.loads(routines("waiting", "--json")[1])
     assert (told["session_id"], told["kind"], told["routine"]) == (SESSION, "approval", "docs-sync")

@@ -240,4 +240,4 @@ def test_calls_are_taken_while_prefect_is_away(start_gateway: StartGateway) -> N
     [waiting] = gateway.in_store(lambda store: store.dispatches(session_id=identity))
     assert waiting.status == "waiting"
     path = f"/sessions/{identity}"
-    assert b"It has not begun yet; it is waiting" in gateway.ask("GET", path, headers=signed_in(gateway, path)).raw
+    assert b"No run has taken it up: waiting" in gateway.ask("GET", path, headers=signed_in(gateway, path)).raw

@@ -140,7 +140,7 @@ def test_a_person_watches_it_work_and_steers(page: Page, world: World) -> None:
     """Live text, calls as they end, a message, an interrupt, a stop that is asked about; what is sent lands under his name."""
     session = world.session("docs-sync", *work())
     sign_in(page, world, path=f"/sessions/{session.id}", name="ada")
-    expect(page.locator(".badge")).to_have_text("at work")
+    expect(page.locator(".badge")).to_have_text("running")
     expect(page.locator("#head")).to_contain_text("Runs bash: sed -i s/connect.md/open.md/ mkdocs.yml")
     expect(page.locator("#head")).to_contain_text("of $10.00")
     world.gateway.until(lambda: world.gateway.in_store(lambda store: store.pulse(session.id)).watched)
@@ -157,9 +157,9 @@ def test_a_person_watches_it_work_and_steers(page: Page, world: World) -> None:
     expect(page.get_by_label("Message to Claude")).to_have_value("")
     page.get_by_role("button", name="Suspend").click()
     expect(page.locator("#pending")).to_contain_text("suspend")
-    page.get_by_text("Stop…").click()
-    page.get_by_role("button", name="Yes, stop the session").click()
-    expect(page.get_by_role("status")).to_contain_text("being stopped")
+    page.get_by_text("Cancel…").click()
+    page.get_by_role("button", name="Yes, cancel the session").click()
+    expect(page.get_by_role("status")).to_contain_text("being cancelled")
     assert [(act.kind, act.text, act.person, act.via) for act in session.acts] == [
         ("message", "There is a pull request already, stop.", "ada", "page"),
         ("suspend", "", "ada", "page"),
@@ -202,7 +202,7 @@ def test_a_person_denies_answers_and_raises(page: Page, world: World) -> None:
     form = session.ask(content={"calls": [asked("a", editable=False), asked("b", editable=False)]})
     sign_in(page, world, path=f"/sessions/{session.id}")
     page.get_by_label("Reason").first.fill("Not this week")
-    page.get_by_role("button", name="Deny all 2").click()
+    page.get_by_role("button", name="Deny all 2 calls").click()
     expect(page.locator("#needs form")).to_have_count(0)
     answer = session.form(form.id).answer
     assert answer is not None

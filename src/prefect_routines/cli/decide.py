@@ -15,23 +15,38 @@ if TYPE_CHECKING:
     from prefect_routines.store import Form, SessionRecord, Store
 
 FormName = Annotated[
-    str, typer.Argument(metavar="SESSION|FORM", help="Which: a session, or the id of a form (`routines waiting`).", show_default=False)
+    str,
+    typer.Argument(
+        metavar="SESSION|FORM",
+        help="A session that waits, or the form itself by its id (`routines waiting` shows both).",
+        show_default=False,
+    ),
 ]
 
 
 def approve(
     context: typer.Context,
     name: FormName,
-    call: Annotated[list[int] | None, typer.Option("--call", metavar="N", help="Only this call; the others are denied.")] = None,
+    call: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--call", metavar="N", help="Only this call, by its number in `routines watch`; repeat it for more. The others are denied."
+        ),
+    ] = None,
     like: Annotated[bool, typer.Option("--all-like-this", help="Also all further calls like these, in this session.")] = False,
     arguments: Annotated[
-        Path | None, typer.Option("--arguments", metavar="FILE.json", help="Other arguments for the call: all of them.")
+        Path | None,
+        typer.Option("--arguments", metavar="FILE.json", help="A JSON object: the arguments to make the call with instead, all of them."),
     ] = None,
-    reply: Annotated[list[str] | None, typer.Option("--reply", metavar="TEXT", help="Answer to Claude's question.")] = None,
+    reply: Annotated[
+        list[str] | None,
+        typer.Option("--reply", metavar="TEXT", help="Answer to Claude's question; with several, one each, in their order."),
+    ] = None,
     more: Annotated[
-        list[str] | None, typer.Option("--raise", metavar="turns=20", help="How much more may be used; also dollars=5.")
+        list[str] | None,
+        typer.Option("--raise", metavar="NAME=NUMBER", help="How much more it may use: turns=20, tokens=100000, dollars=5, minutes=30."),
     ] = None,
-    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="Something for Claude.")] = "",
+    message: Annotated[str, typer.Option("--message", metavar="TEXT", help="A message to Claude as well.")] = "",
     who: Who = None,
 ) -> None:
     """Approve what a session waits for, answer its question, raise its budget or let it go on."""
@@ -50,12 +65,15 @@ def approve(
 def deny(
     context: typer.Context,
     name: FormName,
-    call: Annotated[list[int] | None, typer.Option("--call", metavar="N", help="Which; all must be named.")] = None,
+    call: Annotated[
+        list[int] | None,
+        typer.Option("--call", metavar="N", help="All of the form's calls; to deny some, approve the others: `routines approve --call N`."),
+    ] = None,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Told to Claude.")] = "",
-    stop: Annotated[bool, typer.Option("--stop", help="End the session, too.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Cancel the session, too.")] = False,
     who: Who = None,
 ) -> None:
-    """Deny what a session waits for; Claude is told the reason."""
+    """Deny what a session waits for; Claude is told the reason. One that is suspended or out of budget ends."""
     from prefect_routines.cli.deciding import denial
 
     _answer(context, name, lambda form: denial(form.kind, form.content, calls=call or [], reason=reason, stop=stop), who)
@@ -129,7 +147,7 @@ def _list(found: list[tuple[Form, SessionRecord]]) -> None:
         since = f" since {when(form.created_at)}" if not when(form.created_at).endswith("ago") else f", {when(form.created_at)}"
         what = (f" {waits_for(form.kind)}", "yellow")
         out.print(text((record.id, "bold"), f" · {record.routine}", what, (since, "dim"), _until(form.expires_at)))
-        out.print(text(f"    {subject(form.kind, form.content)}"))
+        out.print(text((f"    {form.id[:12]}  ", "dim"), subject(form.kind, form.content)))
     watch = f"routines watch {found[0][1].id}"
     out.print(text((f"{watch} shows all and takes your answer; so do approve and deny", "dim")))
 

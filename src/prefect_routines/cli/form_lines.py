@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 WAITS = {
     "approval": "waits for approval",
-    "question": "waits for answer",
-    "budget": "waits for budget",
-    "pause": "waits: suspended",
+    "question": "waits for an answer",
+    "budget": "waits for more budget",
+    "pause": "waits for a message",
 }
 DECIDED = {"approve": "approved", "approve_all": "approved, with all like it", "deny": "denied", "stop": "stopped"}
 BAR = ("  │ ", "yellow")

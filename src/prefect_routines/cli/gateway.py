@@ -13,7 +13,8 @@ def gateway(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 4280,
 ) -> None:
-    """Take in webhooks and fire calls, start the routines that they trigger, and show sessions at /sessions, until Ctrl-C.
+    """Take in webhooks, fire calls and answers from Slack and e-mail, start the routines that they trigger, and show sessions at
+    /sessions, until Ctrl-C.
 
     Any number may run beside each other on one store. Deliveries are taken also while Prefect is away.
     """

@@ -18,7 +18,7 @@ T = TypeVar("T")
 SessionName = Annotated[
     str, typer.Argument(metavar="SESSION", help="A session's id, the beginning of it, or its flow run's id or name.", show_default=False)
 ]
-Who = Annotated[str | None, typer.Option("--as", metavar="NAME", help="In whose name; default: your login on this machine.")]
+Who = Annotated[str | None, typer.Option("--as", metavar="NAME", help="In whose name it is journaled. Default: LOGIN@MACHINE.")]
 
 
 def person(name: str | None = None) -> Person:

@@ -51,8 +51,9 @@ def sessions(
     elif found:
         _table(found, waits)
     else:
-        only = "such " if routine or verdict or waiting or hide else ""
-        console().print(text(f"No {only}sessions yet; `routines run flows/ask.py --param prompt=...` makes one."))
+        filtered = routine or verdict or waiting or hide
+        none = "No such sessions." if filtered else "No sessions yet; `routines run flows/ask.py --param prompt=...` makes one."
+        console().print(text(none))
 
 
 def _table(found: list[SessionRecord], waits: dict[str, str]) -> None:

@@ -39,8 +39,8 @@ def create(
     scope: Annotated[
         list[Right] | None,
         typer.Option(
-            help="What it may do; several times for several. read: look at sessions. steer: send, interrupt, cancel. "
-            "approve: answer what sessions ask. fire: start DEPLOYMENT. Default: fire."
+            help="What it may do; several times for several. read: look at sessions. steer: read, and send, interrupt, suspend, cancel, "
+            "resume. approve: read, and answer what sessions ask, raise budgets. fire: start DEPLOYMENT. Default: fire."
         ),
     ] = None,
     routine: Annotated[str | None, typer.Option(help="Only the sessions of this routine. Default: DEPLOYMENT's, or else all.")] = None,
@@ -107,7 +107,8 @@ def list_tokens(as_json: Annotated[bool, typer.Option("--json", help="A JSON lis
         print_json([asdict(token) for token in tokens])
         return
     if not tokens:
-        console().print(text("No tokens yet; `routines token create flow/deployment` makes one."))
+        how = "routines token create --scope steer --scope approve --name YOU"
+        console().print(text(f"No tokens yet; `{how}` makes one for the session page."), soft_wrap=True)
     for token in tokens:
         _print(token)
 

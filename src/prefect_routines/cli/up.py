@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 def up(
     host: Annotated[str | None, typer.Option("--host", help="Address of Prefect's UI and API.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Their port.", show_default="4200")] = None,
-    gateway_host: Annotated[str, typer.Option("--gateway-host", help="Address of the gateway.")] = "127.0.0.1",
+    gateway_host: Annotated[
+        str,
+        typer.Option(
+            "--gateway-host", help="Address that the gateway listens on, 0.0.0.0 for all; ROUTINES_GATEWAY_URL is what links say."
+        ),
+    ] = "127.0.0.1",
     gateway_port: Annotated[int, typer.Option("--gateway-port", min=1, max=65535, help="Its port.")] = 4280,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Runs that may go on at once.", show_default="no limit")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the logs of the parts, too.")] = False,

@@ -14,8 +14,14 @@ from prefect_routines.steering.form import AskedCall, Question
 from prefect_routines.store import Form
 from prefect_routines.visible import one_line, visible
 
-TITLES = {"approval": "Claude asks for approval", "question": "Claude has a question", "budget": "The budget is used up"}
+TITLES = {
+    "approval": "Claude asks for approval",
+    "question": "Claude has a question",
+    "budget": "The budget is used up",
+    "pause": "Suspended: it waits for you",
+}
 RAISES = ("turns", "dollars", "minutes", "tokens")
+_TO_GO_ON = "To go on, fill in at least one number; dollars count for the routine's day, too. Or end it: verdict needs_attention."
 
 
 def form_view(form: Form, *, refusal: str | None) -> Element:
@@ -28,7 +34,8 @@ def form_view(form: Form, *, refusal: str | None) -> Element:
     calls, questions = content.get("calls", []), content.get("questions", [])
     parts: list[Node] = [tag("h2", TITLES.get(form.kind, "The session waits"))]
     if form.kind == "budget":
-        parts.append(tag("p", f"Used up: {content.get('reached', 'what it may use')}. Say how much more it may use, or stop it."))
+        parts.append(tag("p", f"Used up: {content.get('reached', 'what it may use')}."))
+        parts.append(tag("p", _TO_GO_ON))
     if form.kind == "pause":
         parts.append(tag("p", "It goes on when somebody says so; what you write is told to Claude."))
     if form.expires_at is not None:
@@ -67,7 +74,7 @@ def _call(number: int, call: AskedCall, *, alone: bool, may: bool) -> Element:
             about = tag("p", "JSON of all arguments. Changed, it is a new call; the transcript says so.", class_="quiet")
             parts.append(tag("details", tag("summary", "Change the arguments"), about, area))
         if not alone:
-            options = [("", "decide…"), *_DECISIONS.items()]
+            options = [("", "choose…"), *_DECISIONS.items()]
             choices = [tag("option", words, value=value) for value, words in options]
             parts.append(tag("label", "Decision ", tag("select", choices, name=f"decision.{number}")))
         label = "Reason, if you deny it (told to Claude)"
@@ -130,14 +137,14 @@ def _question(number: int, question: Question, *, may: bool) -> Element:
 def _buttons(calls: list[AskedCall], questions: list[Question]) -> Element:
     if not calls:
         return tag("div", tag("button", "Answer", type="submit", class_="main"), class_="buttons")
-    stop = _button("Stop the session", "all", "stop", "danger", formnovalidate=True)
-    count = f" all {len(calls)}" if len(calls) > 1 else ""
+    stop = _button("Cancel the session", "all", "stop", "danger", formnovalidate=True)
+    count = f" all {len(calls)} calls" if len(calls) > 1 else ""
     buttons: list[Node] = [_button(f"Approve{count}", "all", "approve", "main")]
     if len(calls) == 1 and calls[0]["like"]:
         buttons.append(_button("Approve all like this", "all", "approve_all"))
     buttons.append(_button(f"Deny{count}", "all", "deny"))
     if len(calls) > 1:
-        buttons.append(tag("button", "As decided for each", type="submit"))
+        buttons.append(tag("button", "Send the decisions above", type="submit"))
     return tag("div", [*buttons, stop], class_="buttons")
 
 
@@ -156,7 +163,8 @@ def _going_on(kind: str) -> list[Node]:
     if kind == "pause":
         more = tag("details", tag("summary", "Raise the budget"), more)
     go = _button("Continue", "action", "continue", "main")
-    return [message, more, tag("div", go, _button("Stop the session", "action", "stop", "danger"), class_="buttons")]
+    end = "End the session" if kind == "budget" else "Cancel the session"
+    return [message, more, tag("div", go, _button(end, "action", "stop", "danger"), class_="buttons")]
 
 
 def answer_of(form: Form, fields: Mapping[str, str]) -> dict[str, Any]:

@@ -179,7 +179,7 @@ async def _parts(
         if dispatches:
             run_id = run_id or next((one.flow_run_id for one in dispatches if one.flow_run_id), None)
             reason = next((f" ({one.reason})" for one in dispatches if one.reason), "")
-            why = f"It has not begun yet; it is {fire.state_of(record, dispatches)}{reason}"
+            why = f"No run has taken it up: {fire.state_of(record, dispatches)}{reason}"
     open_forms = [form for form in forms if form.status == "open"]
     waits = bool(open_forms)
     may_steer = who.may("steer")
@@ -195,7 +195,7 @@ async def _parts(
 def refusal(who: Visitor, form: Form) -> str | None:
     """Why this visitor may not answer a form, for him to read."""
     if not (who.may("approve") or (form.kind == "pause" and who.may("steer"))):
-        return "Your token may look, and not answer."
+        return "Your token may not answer this; `routines token create --scope approve --name YOU` makes one that may."
     try:
         acts.may_answer(form, who.person)
     except SettingsError as error:
@@ -280,7 +280,7 @@ async def _do(service: Service, who: Visitor, record: SessionRecord, what: str, 
             return "The session is going to wait for you."
         case "cancel":
             done = await service.in_time(acts.cancel(store, record, person))
-            return "The session is being stopped." if done == "asked" else "The session is cancelled."
+            return "The session is being cancelled." if done == "asked" else "The session is cancelled."
         case "resume":
             try:
                 wanted = ResumeRequest(text=text)

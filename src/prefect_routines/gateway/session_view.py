@@ -14,7 +14,13 @@ from prefect_routines.store import Act, SessionRecord
 from prefect_routines.store.journal import PRUNED
 from prefect_routines.visible import one_line
 
-STATES = {"running": "at work", "idle": "between two runs", "suspended": "waits", "stopped": "stopped", "ended": "ended"}
+STATES = {
+    "running": "running",
+    "idle": "between runs",
+    "suspended": "waits for a person",
+    "stopped": "process gone",
+    "ended": "ended",
+}
 VERDICTS = {"done": "✓ done", "nothing_to_do": "✓ nothing to do", "needs_attention": "! needs attention", "failed": "✗ failed"}
 SENT = {"done": "sent", "reported": "sent, answered with an error", "captured": "captured, not sent", "unknown": "outcome unknown"}
 _DIFF = 60_000  # characters of one push's diff on the page
@@ -53,7 +59,7 @@ def head(record: SessionRecord, transcript: Transcript, *, waits: bool, run_url:
 
 def _doing(record: SessionRecord, transcript: Transcript, waits: bool) -> str:
     if record.state == "stopped":
-        return "Its process is gone. When its run is started again, it goes on where it was."
+        return "Its process is gone. Retry its run in Prefect, and it goes on where it was."
     if record.state != "running" or waits:
         return ""
     under_way = [call_title(call.name, call.input) for call in transcript.open_calls if call.started]
@@ -169,9 +175,9 @@ def controls(record: SessionRecord, *, may_steer: bool) -> Element:
     if over:
         row: list[Node] = [_do("resume", "Resume", "main")]
     else:
-        stop = tag("details", tag("summary", "Stop…"), tag("div", _do("cancel", "Yes, stop the session", "danger")), class_="stop")
+        cancel = tag("details", tag("summary", "Cancel…"), tag("div", _do("cancel", "Yes, cancel the session", "danger")), class_="stop")
         row = [_do("send", "Send", "main"), _do("interrupt_send", "Interrupt and send"), tag("span", class_="gap")]
-        row += [_do("interrupt", "Interrupt"), _do("suspend", "Suspend"), stop]
+        row += [_do("interrupt", "Interrupt"), _do("suspend", "Suspend"), cancel]
     action = f"/sessions/{record.id}/act"
     return tag("footer", tag("form", area, tag("div", row, class_="buttons"), method="post", action=action, data_act=True), id="controls")
 

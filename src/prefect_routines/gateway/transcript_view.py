@@ -11,6 +11,7 @@ from typing import Any
 from prefect_routines.gateway.markup import Element, Node, tag
 from prefect_routines.session.page import result_text
 from prefect_routines.session.transcript import JournalEntry, Transcript
+from prefect_routines.steering.form import subject
 from prefect_routines.visible import one_line
 
 SHOWN = 6_000
@@ -221,6 +222,13 @@ def _line(kind: str, data: Mapping[str, Any]) -> str | None:
             return f"Turn {data['turn']}, attempt {data['attempt']}: {one_line(data['error'], 300)}"
         case "session.compacted":
             return "The conversation was summarised to make room"
+        case "session.suspend_asked":
+            return f"{_by(data) or 'Somebody'} suspended the session"
+    return _did(kind, data)
+
+
+def _did(kind: str, data: Mapping[str, Any]) -> str | None:
+    """What a person did, in one line; None if it was nobody."""
     if not (who := _by(data)):
         return None
     what = kind.replace(".", " ").replace("_", " ")
@@ -233,6 +241,8 @@ def _asked(data: Mapping[str, Any]) -> str:
     content = data["content"]
     if data["kind"] == "budget":
         return one_line(f"used up: {content['reached']}", 300)
+    if data["kind"] == "pause":
+        return subject("pause", content)
     titles = [call["title"] for call in content.get("calls", [])] + [one["question"] for one in content.get("questions", [])]
     return one_line("; ".join(titles), 300) or "what now?"
 

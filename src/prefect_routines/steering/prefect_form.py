@@ -44,7 +44,7 @@ def input_model(kind: str, content: Mapping[str, Any], *, link: str | None = Non
         fields[f"decision{name}"] = (Decision if call["like"] else Alone, Field(title=f"Decision: {title}"))
         fields[f"reason{name}"] = (str, Field(default="", title="Reason", description="Told to Claude.", max_length=LONGEST))
         if call["editable"]:
-            about = "JSON of all arguments, if the call shall be made with others than those above."
+            about = "JSON of all arguments, if the call is to be made with others than those above; empty: as they are."
             fields[f"arguments{name}"] = (str, Field(default="", title="Changed arguments", description=about, max_length=LONGEST))
     questions = content.get("questions", [])
     for number, question in enumerate(questions, 1):
@@ -113,10 +113,11 @@ def description(kind: str, content: Mapping[str, Any], *, link: str | None = Non
     parts = [f"**{_plain(note)}**"] if note else []
     if kind == "budget":
         parts.append(
-            f"The session has used up its budget: {_plain(str(content.get('reached', '')))}. Say how much more it may use, or stop it."
+            f"The session has used up its budget: {_plain(str(content.get('reached', '')))}. To go on, give at least one number below "
+            "(dollars count for the routine's day, too); `stop` ends it with needs_attention."
         )
     if kind == "pause":
-        parts.append("The session waits. Send Claude a message, change the budget, go on or stop.")
+        parts.append("The session waits. Send Claude a message, change the budget, go on, or stop: that cancels it.")
     for number, call in enumerate(content.get("calls", []), 1):
         target = f" to {_plain(call['target'])}" if call["target"] else ""
         parts.append(f"### {number}. {_plain(call['tool'])}{target}\n\n{_plain(call['reason'])}. This will be done, exactly:")
@@ -126,7 +127,10 @@ def description(kind: str, content: Mapping[str, Any], *, link: str | None = Non
     for question in content.get("questions", []):
         parts += ["### Claude asks", _fenced(question["question"])]
     if people := content.get("people"):
-        parts.append(f"Only {_plain(', '.join(people))} may answer, and not here: with `routines approve`, or on the session's page.")
+        parts.append(
+            f"Only {_plain(', '.join(people))} may answer, and not here, as Prefect's UI does not know who you are: on the session's page, "
+            "with `routines approve`, in Slack or by e-mail."
+        )
     if link:
         parts.append(f"The whole session: <{link}>")
     return "\n\n".join(parts)
