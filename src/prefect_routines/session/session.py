@@ -129,7 +129,7 @@ class Session:
             await self._stack.aclose()
         finally:
             if form is not None:
-                pause = Pause(state=await waiting.show_form(self.flow_run.id, form, pause_key, link=self.link))
+                pause = Pause(state=await waiting.show_form(self, form, pause_key, note=getattr(error, "note", "")))
                 pause.of_session = self.id  # type: ignore[attr-defined]  # the sessions around this one just close
                 raise pause from None
 
