@@ -317,7 +317,7 @@ async def test_an_answer_in_prefect_that_does_not_fit_is_asked_for_again() -> No
     with ScriptedClaude([say(call("bash", command="true"))]) as claude:
         ran = await steered(claude, go_on, budget=Budget(turns=1, on_budget="pause"))
     async with await Store.open() as store:
-        [record] = await store.sessions(flow_run_id=str(ran.flow_run.id))
+        [record] = await store.sessions(flow_run_id=str(ran.run.id))
     assert record.data["notify"] == []
     assert [one["answer"]["action"] for one in ran.entries("form.answered")] == ["stop"]
 
