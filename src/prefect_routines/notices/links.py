@@ -31,11 +31,12 @@ class LinkRefused(RoutinesError):
 
     Args:
         status: HTTP status: 400 for one that is not ours, 410 for one that leads nowhere any more.
+        form: Id of the form that a link of ours was about, if there is one.
     """
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, form: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.form = status, form
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class AnswerLink:
         except (ValueError, TypeError):
             raise wrong from None
         if now > link.expires:
-            raise LinkRefused("the time of this link is over; open the session instead", 410)
+            raise LinkRefused("the time of this link is over; open the session instead", 410, link.form)
         return link
 
 
