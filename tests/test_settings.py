@@ -158,3 +158,13 @@ def test_settings_cannot_be_changed_by_hand() -> None:
     """A run's settings stay what they were when it began."""
     with pytest.raises(ValidationError):
         DOCS.model = "other"  # type: ignore[misc]  # that is what is tested
+
+
+def test_every_setting_can_be_imported_from_the_package() -> None:
+    """Where the README imports them from; each name that is offered is there."""
+    import prefect_routines
+
+    assert prefect_routines.__all__ == sorted(prefect_routines.__all__)
+    for name in prefect_routines.__all__:
+        assert getattr(prefect_routines, name).__name__ == name
+    assert {"Answers", "Budget", "Check", "Deadlines", "Limits", "Repository"} <= set(prefect_routines.__all__)

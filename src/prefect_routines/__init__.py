@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from prefect_routines.policy import Policy
     from prefect_routines.routines import Routine, routine
     from prefect_routines.session.session import Session
-    from prefect_routines.settings import Budget, Check, Deadlines, Limits, Repository, Settings
+    from prefect_routines.settings import Answers, Budget, Check, Deadlines, Limits, Repository, Settings
     from prefect_routines.tools.tool import Tool, ToolContext, ToolResult, Write, tool
     from prefect_routines.verdict import Outcome, WorkNotDone
 
 # Each name is imported when it is first used: `routines --help` must not wait for Prefect and its 3 s of imports.
 _HOME = {
+    "Answers": "settings",
     "AnthropicCredentials": "credentials",
     "Budget": "settings",
     "Check": "settings",
@@ -44,6 +45,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Answers",
     "AnthropicCredentials",
     "Budget",
     "Check",

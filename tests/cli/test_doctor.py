@@ -66,12 +66,14 @@ def test_a_routine_in_a_file_is_looked_at(
 def test_each_trouble_has_its_remedy(terminal: Terminal, online: Terminal) -> None:
     """A wrong key, a block that is not there, a repository that is not there: red lines, each with what to do."""
     file = _write(terminal, str(terminal.directory / "nowhere.git"), '"prometheus/nobody"')
-    done = online.run("doctor", "--routine", file, ANTHROPIC_API_KEY="")
+    done = online.run("doctor", "--routine", file, ANTHROPIC_API_KEY="", ROUTINES_NOTIFY="notice-webhook/nobody, email/nobody#a@b.c")
     assert done.status == 1
     lines = done.out.splitlines()
     for begin, remedy in (
         ("✗ Claude ", "set ANTHROPIC_API_KEY"),
         ("✗ prometheus/nobody ", "create it with"),
+        ("✗ notice-webhook/nobody ", "create it with"),
+        ("✗ email/nobody ", "create it with"),
         ("✗ repository nowhere ", "check the"),
         ("✗ work pool routines ", "prefect work"),  # another test may have made the pool: then it lacks a worker
     ):
@@ -79,6 +81,16 @@ def test_each_trouble_has_its_remedy(terminal: Terminal, online: Terminal) -> No
         assert remedy in lines[at + 1], lines[at : at + 2]
     assert lines[-1].endswith(" red")
     assert done.err == ""
+
+
+def test_a_slip_in_who_is_told_is_a_red_line(terminal: Terminal) -> None:
+    """The rest is looked at all the same."""
+    (terminal.directory / "tidy.py").write_text(ROUTINE.format(url="https://docs.invalid/x.git", connectors=""))
+    elsewhere = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "ROUTINES_NOTIFY": "slack"}
+    found = _findings(terminal.run("doctor", "--routine", "tidy.py", "--json", **elsewhere))
+    assert found["ROUTINES_NOTIFY"]["status"] == "red"
+    assert "'slack' names nobody" in found["ROUTINES_NOTIFY"]["saw"]
+    assert "repository x" in found
 
 
 def test_without_prefect_the_rest_is_looked_at(terminal: Terminal, done: dict[str, str], forge: LocalForge) -> None:

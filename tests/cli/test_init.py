@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from prefect_routines.testing import ScriptedClaude, call, say
 from prefect_routines.testing.api import Scripts
 
 from .terminal import Terminal
+
+DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 
 
 def test_what_it_makes_runs_at_once(online: Terminal, claude: Callable[[Scripts], ScriptedClaude]) -> None:
@@ -24,6 +27,20 @@ def test_what_it_makes_runs_at_once(online: Terminal, claude: Callable[[Scripts]
     ran = inside.run("run", "flows/ask.py", "--param", "prompt=What is in the workspace?", **script.environment())
     assert ran.status == 0, ran.err
     assert "nothing to do" in ran.out
+
+
+def test_what_its_texts_have_people_type_is_there() -> None:
+    """Each command of its README, and of the first line of its deployments: none of an older time."""
+    from typer.main import get_command
+
+    from prefect_routines.cli.app import app
+    from prefect_routines.cli.init import README
+
+    texts = [README, *(path.read_text().partition("deployments:")[0] for path in DEPLOYMENTS.glob("*-*.yaml"))]
+    named = {word for text in texts for word in re.findall(r"(?:`|^# |^    )routines ([a-z]+)", text, re.MULTILINE)}
+    assert {"run", "up", "deploy", "doctor", "token", "sessions", "waiting", "watch"} <= named
+    assert named <= set(vars(get_command(app))["commands"])
+    assert not [text for text in texts if "prefect deploy" in text or "work-pool" in text]
 
 
 def test_a_directory_with_files_is_left_alone(terminal: Terminal) -> None:

@@ -34,8 +34,10 @@ def test_a_token_is_made_listed_and_revoked(online: Terminal, deployment: tuple[
     assert re.fullmatch(r"rt_[0-9A-Za-z]{43}", secret)
     assert secret not in made.err
     assert f"/v1/claude_code/routines/{deployment[0]}/fire" in made.err
-    by_id = online.run("token", "create", deployment[0])
-    assert by_id.status == 0
+    for short in (deployment[0], deployment[1].partition("/")[2]):
+        again = online.run("token", "create", short)
+        assert again.status == 0
+        assert f"Token for {deployment[1]};" in again.err
     listed = online.run("token", "list")
     assert secret not in listed.out
     assert f"{secret[:9]}…  {deployment[1]}  pipeline  never used" in listed.out
@@ -55,6 +57,7 @@ def test_a_token_for_a_person_has_scopes(terminal: Terminal) -> None:
     assert re.fullmatch(r"rt_[0-9A-Za-z]{43}", secret)
     assert "/sessions" in made.err
     assert "/fire" not in made.err
+    assert "There is no session of 'docs-sync' yet" in made.err  # it may be a slip of the pen
     assert terminal.run("token", "create", "--scope", "approve", "--name", "grace").status == 0
     listed = terminal.run("token", "list").out
     assert f"{secret[:9]}…  docs-sync  ada  read, steer  never used" in listed
@@ -85,9 +88,8 @@ def test_mistakes_in_scopes_are_one_line(terminal: Terminal, arguments: list[str
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["create", "nothing/at-all"], "there is no deployment 'nothing/at-all'"),
-        (["create", "a6d8ac92-e9ad-4b29-8d9a-2b9a9b3b1c11"], "there is no deployment"),
-        (["create", "nothing"], "name it as flow/deployment"),
+        (["create", "nothing/at-all"], "there is no routine 'nothing/at-all' on this server"),
+        (["create", "a6d8ac92-e9ad-4b29-8d9a-2b9a9b3b1c11"], "there is no routine"),
         (["revoke", "rt_nothing"], "there is no such token"),
     ],
 )

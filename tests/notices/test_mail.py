@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from connectors.mail_server import MailServer, serving
 from gateway.conftest import StartGateway
 from gateway.gateway_process import Answer, Gateway
 from prefect_routines.connectors.email import Email
+from prefect_routines.notices.links import AnswerLink, LinkKey
 from prefect_routines.notices.notify import notify
+from prefect_routines.notices.told import calls_digest
 from prefect_routines.store import Form, Store
 
 from .world import asked, waiting
@@ -144,13 +147,32 @@ def test_forged_expired_and_foreign_links_change_nothing(mailing: Mailing) -> No
     page = mailing.gateway.ask("GET", late := mailing.link(short, "Approve"))
     assert page.status == 200
     mailing.gateway.until(lambda: mailing.gateway.ask("GET", late).status == 410)
-    assert mailing.press(page).status == 410
+    refused = mailing.press(page)
+    assert refused.status == 410
+    assert f"/sessions/{short.session_id}".encode() in refused.raw
     assert mailing.form(short).answer is None
     named = mailing.asks(people=["max@acme.com"])
     refused = mailing.gateway.ask("GET", mailing.link(named, "Approve"))
     assert refused.status == 403
     assert b"only max@acme.com may answer" in refused.raw
     assert "Unexpected" not in mailing.gateway.log
+
+
+def test_a_link_that_a_run_signed_is_taken_by_a_gateway_with_a_key_of_its_own(prefect_server: str, start_gateway: StartGateway) -> None:
+    """Workers and plain runs send mails, too, and know nothing of that key."""
+    gateway = start_gateway(ROUTINES_GATEWAY_KEY="k" * 64)
+
+    async def work(store: Store) -> tuple[Form, str]:
+        _, form = await waiting(store)
+        link = AnswerLink(form.id, calls_digest(form.content), "approve", "ada@acme.com", int(time.time()) + 60)
+        return form, link.signed(await LinkKey().get())
+
+    form, token = gateway.in_store(work)
+    page = gateway.ask("GET", f"/answer?t={token}")
+    assert page.status == 200
+    assert b"Approve" in page.raw
+    assert form.session_id.encode() in page.raw
+    assert gateway.ask("GET", "/").status == 303
 
 
 def test_mail_goes_to_declared_people_only(mailing: Mailing) -> None:

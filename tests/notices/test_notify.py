@@ -6,8 +6,10 @@ import pytest
 
 from prefect_routines.audience import notice_targets
 from prefect_routines.errors import SettingsError
-from prefect_routines.notices.notify import notify, operators_targets
+from prefect_routines.notices.notify import notify
 from prefect_routines.settings import Settings, SettingsOverride, merge
+from prefect_routines.steering.acts import Person, cancel
+from prefect_routines.steering.telling import operators_targets
 from prefect_routines.store import Store
 
 from .world import waiting
@@ -36,6 +38,19 @@ async def test_a_slip_of_the_operator_fails_no_session(store: Store, operator: p
     assert await notify(store, record.id, "approval", form.id, ["slack/docs"]) == 1
     with pytest.raises(SettingsError, match="ROUTINES_NOTIFY: 'slack' names nobody"):
         operators_targets()
+
+
+async def test_the_end_of_a_session_that_is_cancelled_while_it_waits_is_told(store: Store, operator: pytest.MonkeyPatch) -> None:
+    """It has no process that could: whoever cancels it does."""
+    operator.setenv("ROUTINES_NOTIFY", "notice-webhook/all")
+    record, _ = await waiting(store)
+    lease = await store.acquire(record.id)
+    async with store.keep(lease):
+        await store.update_session(lease, data={"notify": ["notice-webhook/ci", "slack/docs#ops", "email/ops finished"]})
+    assert await cancel(store, await store.find(record.id), Person("ada", "cli")) == "cancelled"
+    assert (await store.find(record.id)).status == "ended"
+    told = {(notice.kind, notice.target) for notice in await store.notices(session_id=record.id)}
+    assert told == {("finished", target) for target in ("notice-webhook/all", "notice-webhook/ci", "email/ops")}
 
 
 @pytest.mark.parametrize(

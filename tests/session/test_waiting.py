@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect import get_client
 
 from prefect_routines.errors import SettingsError
 from prefect_routines.policy import Policy
@@ -284,6 +286,40 @@ async def test_a_budget_that_nobody_raises_ends_the_session_in_order() -> None:
         ran = await run(claude, budget=Budget(turns=1, on_budget="pause"), answers=Answers(minutes=0.01))
     assert ran.outcome.verdict == "needs_attention"
     assert "budget of 1 turns" in ran.outcome.summary
+
+
+async def test_an_answer_in_prefect_that_does_not_fit_is_asked_for_again() -> None:
+    """The form stands there anew, and says why."""
+
+    async def go_on(store: Store, session: SessionRecord) -> None:
+        form = await open_form(store, session)
+        assert session.flow_run_id is not None
+
+        async def shown() -> str | None:
+            async with get_client() as client:
+                run = await client.read_flow_run(UUID(str(session.flow_run_id)))
+                if run.state is None or not run.state.is_paused() or not run.state.state_details.run_input_keyset:
+                    return None
+                key = run.state.state_details.run_input_keyset["description"]
+                return await client.read_flow_run_input(flow_run_id=run.id, key=key)
+
+        assert "did not count" not in await until(shown)
+        async with get_client() as client:
+            resumed = await client.resume_flow_run(UUID(session.flow_run_id), run_input={"action": "continue"})
+        assert resumed.status.value == "ACCEPT"
+
+        async def asked_again() -> bool:
+            return "Your answer did not count: to go on, say how much more may be used" in (await shown() or "").replace("\\\\", "")
+
+        await until(asked_again)
+        await answer(store, form, {"action": "stop"}, ADA)
+
+    with ScriptedClaude([say(call("bash", command="true"))]) as claude:
+        ran = await steered(claude, go_on, budget=Budget(turns=1, on_budget="pause"))
+    async with await Store.open() as store:
+        [record] = await store.sessions(flow_run_id=str(ran.run.id))
+    assert record.data["notify"] == []
+    assert [one["answer"]["action"] for one in ran.entries("form.answered")] == ["stop"]
 
 
 async def test_the_budget_of_a_day_counts_all_sessions_of_the_routine() -> None:

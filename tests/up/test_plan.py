@@ -33,7 +33,7 @@ def settings(api_url: str | None = None, port: int | None = None, chosen: frozen
 
 
 async def plan(place: Path, wishes: Wishes, prefect: PrefectSettings) -> Plan:
-    return await make_plan(wishes, Config(home=place), prefect)
+    return await make_plan(wishes, Config(home=place, gateway_url="https://routines.acme.com"), prefect)
 
 
 @pytest.fixture
@@ -63,6 +63,21 @@ async def test_without_an_address_a_server_is_started_here(tmp_path: Path) -> No
     assert made.addresses["Prefect API"] == f"http://127.0.0.1:{prefect.port}/api"
     assert made.addresses["Gateway"] == f"http://127.0.0.1:{gate}"
     assert made.notes == [f"For other terminals: export PREFECT_API_URL=http://127.0.0.1:{prefect.port}/api"]
+
+
+async def test_links_lead_to_the_gateway_that_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it listens; what the user has set stays. Other terminals have to be told."""
+    monkeypatch.delenv("ROUTINES_GATEWAY_URL", raising=False)
+    gate = free_port()
+    made = await make_plan(Wishes(gateway_port=gate), Config(home=tmp_path), settings())
+    here = f"http://127.0.0.1:{gate}"
+    assert [part.environment.get("ROUTINES_GATEWAY_URL") for part in made.parts] == [None, here, here]
+    assert f"For other terminals: export ROUTINES_GATEWAY_URL={here}" in made.notes
+    assert made.addresses["Sessions"] == f"{here}/sessions"
+    monkeypatch.setenv("ROUTINES_GATEWAY_URL", "https://routines.acme.com")
+    made = await make_plan(Wishes(gateway_port=gate), Config(home=tmp_path), settings())
+    assert {part.environment["ROUTINES_GATEWAY_URL"] for part in made.parts} == {"https://routines.acme.com"}
+    assert not [note for note in made.notes if "GATEWAY" in note]
 
 
 async def test_a_loopback_address_without_a_server_is_where_one_is_started(tmp_path: Path) -> None:

@@ -246,11 +246,12 @@ def _of_server(client: PrefectClient, subjects: Sequence[_Subject]) -> Iterator[
 
 def _of_routines(subjects: Sequence[_Subject]) -> Iterator[Check]:
     """Deployments, logins, blocks and repositories, each once."""
-    from prefect_routines.doctor.check import Check, ok
+    from prefect_routines.doctor.check import Check, ok, trouble
     from prefect_routines.doctor.reach import block_checks, repository_checks
     from prefect_routines.doctor.server import look_at_deployment
     from prefect_routines.session.preparation import login_check
     from prefect_routines.settings import Settings
+    from prefect_routines.steering.telling import operators_targets
 
     async def told(subject: _Subject) -> Finding:
         if subject.finding is not None:
@@ -259,6 +260,9 @@ def _of_routines(subjects: Sequence[_Subject]) -> Iterator[Check]:
             return ok(subject.code)
         return look_at_deployment(subject.deployed.data, subject.deployed.automations, subject.code)
 
+    async def refused(error: SettingsError) -> Finding:
+        return trouble(error, "correct it")
+
     for subject in subjects:
         yield Check(subject.name, lambda subject=subject: told(subject), "routines deploy")  # type: ignore[misc]
     settings = [subject.settings for subject in subjects if subject.settings is not None]
@@ -266,7 +270,11 @@ def _of_routines(subjects: Sequence[_Subject]) -> Iterator[Check]:
         yield login_check(Settings())
     logins = {(one.claude, one.model): login_check(one) for one in settings}
     yield from logins.values()
-    yield from block_checks(settings)
+    try:
+        yield from block_checks(settings, operators_targets())
+    except SettingsError as error:
+        yield Check("ROUTINES_NOTIFY", lambda error=error: refused(error), "correct it")  # type: ignore[misc]
+        yield from block_checks(settings)
     yield from repository_checks(settings)
 
 

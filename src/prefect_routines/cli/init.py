@@ -27,13 +27,13 @@ The next steps:
 
 1. `flows/docs_sync.py` is a whole routine: its repositories, what it may push, the check that must pass. Make it yours, then run it
    with `routines run flows/docs_sync.py`; `--rehearsal` shows what it would push without pushing.
-2. `prefect server start` keeps a server with the run pages; tell the others where:
-   `prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`.
-3. Logins are Prefect blocks: `python blocks/save_anthropic.py`, `python blocks/save_github.py`.
-4. `prefect deploy --prefect-file deployments/docs-sync.yaml --all` puts it to work on its schedule.
+2. Logins are Prefect blocks: `python blocks/save_anthropic.py`, `python blocks/save_github.py`.
+3. `routines up` keeps Prefect's server, a worker and the gateway running; it says which PREFECT_API_URL other terminals need.
+4. `routines deploy deployments/docs-sync.yaml` puts it to work on its schedule; `routines doctor` says what is missing.
+5. `routines token create --scope steer --scope approve --name YOU`, then sign in at http://127.0.0.1:4280/sessions: watch, approve,
+   step in.
 
-`routines sessions` lists what ran, `routines show SESSION` tells it all, `routines sandbox DIR -- COMMAND` tries a command as Claude's
-shell would run it.
+`routines sessions` lists what ran, `routines waiting` what waits for you, `routines watch SESSION` shows one live.
 """
 IGNORED = "__pycache__/\n.venv/\n.env\n"
 

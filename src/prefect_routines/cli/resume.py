@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prefect_routines.cli.session_name import SessionName, Who, find_session, person
 from prefect_routines.cli.terminal import DONE, console, note, text
 from prefect_routines.errors import SettingsError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def resume(
     context: typer.Context,
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="Its id, the beginning of it, or its flow run's id.")],
+    session: SessionName,
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="The follow-up: what Claude is asked to do next.")],
     fork: Annotated[bool, typer.Option("--fork", help="Begin a new session with a copy of the conversation; the old one stays.")] = False,
     at: Annotated[int | None, typer.Option("--at", metavar="ENTRY", min=1, help="With --fork: copy up to this journal entry.")] = None,
@@ -26,6 +27,7 @@ def resume(
     path: Annotated[
         str | None, typer.Option("--path", metavar="PATH[:FLOW]", help="Run it here, with the routine of this file; without a deployment.")
     ] = None,
+    who: Who = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch the run to its end; exit status 0 if the work is done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --path: the end as one JSON object on stdout.")] = False,
 ) -> int:
@@ -35,22 +37,13 @@ def resume(
     check_text(message, "the message")
     if at is not None and not fork:
         raise SettingsError("--at goes with --fork: a session itself goes on at its end")
-    options: dict[str, Any] = {"fork": fork, "at": at, "transcript_only": transcript_only, "by": _person()}
+    options: dict[str, Any] = {"fork": fork, "at": at, "transcript_only": transcript_only, "by": person(who).name}
     settings = given_settings(None, assign or [], rehearsal=False)
     if path is not None:
         return _here(context, session, message, options, settings, path, as_json=as_json)
     if as_json:
         raise SettingsError("--json goes with --path; a run elsewhere is followed with --follow, and read with `routines show --json`")
     return _elsewhere(context, session, message, options, settings, follow=follow)
-
-
-def _person() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user without a name
-        return ""
 
 
 def _elsewhere(
@@ -65,7 +58,7 @@ def _elsewhere(
         from prefect_routines.store import Store
 
         async with await Store.open() as store:
-            record = await store.find(session)
+            record = await find_session(store, session)
             run = await start_resume(store, record.id, message, settings=settings, **options)
         return record, (await client.request("GET", "/flow_runs/{id}", path_params={"id": run})).json()
 
@@ -113,7 +106,7 @@ def _here(
         from prefect_routines.store import Store
 
         async with await Store.open() as store, get_client() as client:
-            found = await store.find(session)
+            found = await find_session(store, session)
             check_routine(found, flow.name)
             record, wanted = await prepared(store, found.id, message, **options)
             return resumed_parameters(await former_run(client, record), wanted, settings)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefect_routines.cli.session_name import SessionName, find_session
 from prefect_routines.cli.terminal import DONE, NOT_DONE, console, note, text
 from prefect_routines.errors import LeaseHeld, SettingsError
 from prefect_routines.visible import one_line
@@ -21,7 +22,7 @@ SHOWN = 10
 
 def teleport(
     context: typer.Context,
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="Its id, the beginning of it, or its flow run's id.")],
+    session: SessionName,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")],
 ) -> int:
     """Lay a session's files and commits into a folder. Nothing that Claude wrote is run, and no hook or git configuration comes along."""
@@ -60,7 +61,7 @@ async def _lay_out(session: str, directory: Path) -> tuple[list[LaidOut], list[s
     from prefect_routines.store import Store
 
     async with await Store.open() as store:
-        record = await store.find(session)
+        record = await find_session(store, session)
         transcript = Transcript.of(await store.entries(record.id))
         if transcript.workspace is None:
             raise SettingsError(f"session {record.id} has no workspace: it ended before that was made")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, cast
-from urllib.parse import quote
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from prefect_routines.cli.terminal import console, note, text
 from prefect_routines.errors import SettingsError
-from prefect_routines.visible import visible
+from prefect_routines.visible import one_line, visible
 
 if TYPE_CHECKING:
     from prefect_routines.store import Scope, Token
@@ -32,6 +30,7 @@ class Right(StrEnum):
 
 @app.command("create")
 def create(
+    context: typer.Context,
     deployment: Annotated[str | None, typer.Argument(metavar="[DEPLOYMENT]", help="flow/deployment, or its id.")] = None,
     name: Annotated[
         str, typer.Option(help="What it is for. With --scope the person who uses it: what is done with it is journaled under this name.")
@@ -50,14 +49,17 @@ def create(
 
     scopes = tuple(dict.fromkeys(one.value for one in scope or [Right.fire]))
     _check(deployment, name, scopes, routine)
-    identity, full_name = _find(deployment) if deployment else ("", routine or "")
+    identity, full_name = _find(context, deployment) if deployment else ("", routine or "")
 
-    async def work() -> tuple[Token, str]:
+    async def work() -> tuple[Token, str, list[str]]:
         async with await Store.open() as store:
-            return await store.create_token(identity, full_name, name, cast("tuple[Scope, ...]", scopes))
+            return *await store.create_token(identity, full_name, name, cast("tuple[Scope, ...]", scopes)), await store.routine_names()
 
-    token, secret = asyncio.run(work())
+    token, secret, known = asyncio.run(work())
     _tell(token)
+    if routine and routine not in known:
+        seen = f"there are some of {', '.join(known[:10])}" if known else "there are none at all"
+        note(f"There is no session of {one_line(routine)!r} yet; {seen}. If the name is wrong: routines token revoke {token.prefix}")
     sys.stdout.write(f"{secret}\n")
 
 
@@ -126,33 +128,16 @@ def revoke(which: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id, o
     console().print(text(("✓", "green"), f" {token.prefix}… of {token.reach} is revoked"))
 
 
-def _find(deployment: str) -> tuple[str, str]:
-    """Id and full name of a deployment.
+def _find(context: typer.Context, deployment: str) -> tuple[str, str]:
+    """Id and full name of the deployment that a name means.
 
     Raises:
-        SettingsError: There is none.
+        SettingsError: None, or several.
     """
-    import httpx
-    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect_routines.cli.naming import named, with_prefect
 
-    from prefect_routines.cli.server import prefect_api
-
-    flow, _, name = deployment.partition("/")
-    try:
-        path = f"/deployments/{UUID(deployment)}"
-    except ValueError:
-        if not (flow and name):
-            raise SettingsError(f"{deployment!r}: name it as flow/deployment; `prefect deployment ls` lists them") from None
-        path = f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}"
-    with prefect_api() as client:
-        try:
-            found: dict[str, Any] = client.request("GET", path).json()
-            owner = client.request("GET", f"/flows/{found['flow_id']}").json()
-        except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
-            if error.response.status_code != 404:
-                raise
-            raise SettingsError(f"there is no deployment {deployment!r}; `prefect deployment ls` lists them") from None
-    return str(found["id"]), f"{owner['name']}/{found['name']}"
+    found = with_prefect(context, lambda client: named(client, deployment))
+    return found.id, found.name
 
 
 def _print(token: Token) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from prefect_routines.audience import notice_targets
 from prefect_routines.doctor.check import Check, Finding, ok, red
 from prefect_routines.errors import RoutinesError
 from prefect_routines.settings import Repository, Settings
@@ -65,13 +66,21 @@ async def look_at_connector(reference: str, *, check: bool = True) -> Found:
     return found
 
 
-def block_checks(settings: Iterable[Settings]) -> Iterator[Check]:
-    """A check for each block that these settings name: connectors log in, the others are there and can be read."""
+def block_checks(settings: Iterable[Settings], told: Iterable[str] = ()) -> Iterator[Check]:
+    """A check for each block that these settings name: connectors log in, the others are there and can be read.
+
+    Args:
+        settings: Of the routines.
+        told: Who else is told of sessions, as the setting `notify` has it. Webhooks are sent a `ping`.
+    """
     every = list(settings)
     connectors = {reference for one in every for reference in one.connectors}
     others = {repository.credentials for one in every for repository in one.repositories if repository.credentials} - connectors
     for reference in sorted(connectors):
         yield Check(reference, lambda reference=reference: _connector(reference), "routines connectors", SECONDS + 5)  # type: ignore[misc]
+    targets = notice_targets([*(name for one in every for name in one.notify), *told])
+    for reference in sorted({target.partition("#")[0] for target in targets} - connectors):
+        yield Check(reference, lambda reference=reference: _teller(reference), "see `prefect block ls`", SECONDS + 5)  # type: ignore[misc]
     for reference in sorted(others):
         yield Check(reference, lambda reference=reference: _credential(reference), "see `prefect block ls`", SECONDS)  # type: ignore[misc]
 
@@ -84,6 +93,14 @@ async def _connector(reference: str) -> Finding:
         raise TimeoutError(found.said)
     writes = sum(tool.writes for tool in found.tools)
     return ok(f"{found.said} ({len(found.tools)} tools, {writes} of them write)")
+
+
+async def _teller(reference: str) -> Finding:
+    from prefect_routines.blocks import load_block
+
+    block: Any = await load_block(reference)
+    async with asyncio.timeout(SECONDS):
+        return ok(await block.check())
 
 
 async def _credential(reference: str) -> Finding:

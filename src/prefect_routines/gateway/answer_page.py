@@ -60,7 +60,7 @@ async def show(request: Request) -> Response:
         link, form = await _followed(request, token)
         may_answer(form, _person(link))
     except (LinkRefused, SettingsError) as refused:
-        return _refusal(refused)
+        return await _refusal(service, refused)
     if form.status != "open":
         return _closed(service, form)
     record = await service.store.session(form.session_id)
@@ -73,9 +73,7 @@ async def show(request: Request) -> Response:
     if link.decision == "approve_all":
         rules = "\n".join(str(call["like"]) for call in form.content.get("calls", []))
         parts.append(f"<p>And, for the rest of this session, all that these rules allow:</p><pre>{_h(plain(rules))}</pre>")
-    reason = (
-        "<p><label>Reason, told to Claude<textarea name=reason maxlength=2000></textarea></label></p>" if link.decision == "deny" else ""
-    )
+    reason = _REASON if link.decision == "deny" else ""
     kind = " class=deny" if link.decision == "deny" else ""
     button = f"<button{kind}>{_h(DECISIONS[link.decision])}</button>"
     parts.append(f'<form method=post action=answer><input type=hidden name=t value="{_h(token)}">{reason}<p>{button}</p></form>')
@@ -94,7 +92,7 @@ async def press(request: Request) -> Response:
         done, _ = await asyncio.wait([task], timeout=_PATIENCE)  # longer only while Prefect is away: the answer is kept by then
         now = task.result() if done else await service.store.form(form.id)
     except (LinkRefused, SettingsError) as refused:
-        return _refusal(refused)
+        return await _refusal(service, refused)
     except AnswerRefused:
         now = await service.store.form(form.id)
         return _closed(service, now or form, status=409)
@@ -132,7 +130,7 @@ async def _followed(request: Request, token: str) -> tuple[AnswerLink, Form]:
     if form is None:
         raise LinkRefused("what this link asked about is gone", 410)
     if link.calls != calls_digest(form.content) or link.decision not in decidable(form):
-        raise LinkRefused("this link is about something else than what waits now; open the session instead", 410)
+        raise LinkRefused("this link is about something else than what waits now; open the session instead", 410, form.id)
     return link, form
 
 
@@ -148,9 +146,11 @@ def _fields(raw: bytes) -> tuple[str, str]:
     return (fields.get("t") or [""])[0], (fields.get("reason") or [""])[0][:2000]
 
 
-def _refusal(refused: LinkRefused | SettingsError) -> Response:
-    status = refused.status if isinstance(refused, LinkRefused) else 403
-    return _page("Nothing was changed", f"<p>{_h(str(refused))}</p>", status=status)
+async def _refusal(service: Service, refused: LinkRefused | SettingsError) -> Response:
+    status, about = (refused.status, refused.form) if isinstance(refused, LinkRefused) else (403, "")
+    form = await service.store.form(about) if about else None
+    session = service.session_url(form.session_id) if form else ""
+    return _page("Nothing was changed", f"<p>{_h(str(refused))}</p>", status=status, session=session)
 
 
 def _closed(service: Service, form: Form, status: int = 200) -> Response:

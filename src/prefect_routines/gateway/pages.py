@@ -44,6 +44,7 @@ def routes() -> list[Route]:
         Route("/sign-in", _page(sign_in_page), methods=["GET"]),
         Route("/sign-out", _page(sign_out), methods=["POST"]),
         Route("/static/{name}", static, methods=["GET"]),
+        Route("/", start, methods=["GET"]),
         Route("/sessions", _page(_for_signed_in(sessions)), methods=["GET"]),
         Route("/sessions/{session}", _page(_for_signed_in(session)), methods=["GET"]),
         Route("/sessions/{session}/stream", stream, methods=["GET"]),
@@ -113,6 +114,11 @@ async def _sender(service: Service, request: Request) -> Visitor:
 
 
 # looking
+
+
+async def start(request: Request) -> Response:
+    """`GET /`: leads to the sessions."""
+    return RedirectResponse("/sessions", 303, HEADERS)
 
 
 async def sessions(service: Service, who: Visitor, request: Request) -> Response:

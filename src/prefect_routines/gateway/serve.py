@@ -119,9 +119,9 @@ async def running(settings: Config) -> AsyncIterator[Service]:
     from prefect_routines.gateway.fire import Deployments
     from prefect_routines.gateway.service import Service
     from prefect_routines.gateway.sources import Sources
-    from prefect_routines.notices.notify import operators_targets
     from prefect_routines.notices.sender import Sender
     from prefect_routines.steering.deadlines import look_after
+    from prefect_routines.steering.telling import operators_targets
     from prefect_routines.store import Store
 
     operators_targets()  # a slip of the pen in it is told now, not when somebody waits for a notice

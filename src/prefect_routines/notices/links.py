@@ -1,7 +1,7 @@
 """Signed links with which one person answers one form by e-mail. They show a page; what is on it is done with its button only.
 
-A link says which form, with which calls, what is decided, for whom and until when, and is signed with a key that Prefect or the
-environment holds. That it works once is the form's doing: it is answered once.
+A link says which form, with which calls, what is decided, for whom and until when, and is signed with a key that Prefect
+holds. That it works once is the form's doing: it is answered once.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import time
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from prefect_routines.config import config
 from prefect_routines.errors import RoutinesError, SettingsError
 
 BLOCK = "routines-answer-links"
-"""The `secret` block with the key, where `ROUTINES_GATEWAY_KEY` is not set; made when it is first needed."""
+"""The `secret` block with the key, the same for gateways, workers and plain runs; made when it is first needed."""
 LONGEST = 4096
 _PURPOSE = b"prefect-routines answer link v1"
 _FRESH = 60.0  # seconds
@@ -32,11 +31,12 @@ class LinkRefused(RoutinesError):
 
     Args:
         status: HTTP status: 400 for one that is not ours, 410 for one that leads nowhere any more.
+        form: Id of the form that a link of ours was about, if there is one.
     """
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, form: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.form = status, form
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class AnswerLink:
         except (ValueError, TypeError):
             raise wrong from None
         if now > link.expires:
-            raise LinkRefused("the time of this link is over; open the session instead", 410)
+            raise LinkRefused("the time of this link is over; open the session instead", 410, link.form)
         return link
 
 
@@ -98,8 +98,7 @@ class LinkKey:
             SettingsError: Prefect cannot be asked for it.
         """
         if not self._known or time.monotonic() - self._at > _FRESH:
-            own = config().gateway_key
-            secret = own.get_secret_value() if own else await _kept()
+            secret = await _kept()
             self._known, self._at = hmac.new(secret.encode(), _PURPOSE, hashlib.sha256).digest(), time.monotonic()
         return self._known
 

@@ -1,21 +1,15 @@
-"""Writes down that something is to be told. The gateway and the workers send it."""
+"""Has people and services told of a session: written down here, sent by the gateway and the workers."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 
-from prefect_routines.audience import notice_targets
 from prefect_routines.config import config
-from prefect_routines.errors import SettingsError
+from prefect_routines.steering.telling import write_down
 from prefect_routines.store import NoticeKind, Store
 
-# People are asked, and not told of all that goes on; a webhook's block says itself what it wants.
-_USUAL: dict[str, frozenset[str]] = {"slack": frozenset({"approval"}), "email": frozenset({"approval"})}
-_log = logging.getLogger(__name__)
 
-
-async def notify(store: Store, session_id: str, kind: NoticeKind, subject: str, told: Iterable[str] = (), *, now: bool = False) -> int:
+async def notify(store: Store, session_id: str, kind: NoticeKind, subject: str, told: Collection[str] = (), *, now: bool = False) -> int:
     """Have people and services told, each once however often this is called. Returns how many are new.
 
     Args:
@@ -29,33 +23,9 @@ async def notify(store: Store, session_id: str, kind: NoticeKind, subject: str, 
         await notify(store, record.id, "approval", form.id, settings.notify)
         ```
     """
-    try:
-        everywhere = operators_targets()
-    except SettingsError as error:  # no reason for a session to fail
-        _log.warning("%s", error)
-        everywhere = []
-    wanted = [target for target, kinds in notice_targets([*told, *everywhere]).items() if kind in (kinds or _usual(target))]
-    new = await store.record_notices(session_id, kind, subject, wanted)
-    if now and wanted:
+    new = await write_down(store, session_id, kind, subject, told)
+    if now and (told or config().notify):
         from prefect_routines.notices.sender import deliver
 
         await deliver(store, session_id)
     return new
-
-
-def operators_targets() -> list[str]:
-    """Who is told of all routines' sessions.
-
-    Raises:
-        SettingsError: `ROUTINES_NOTIFY` names something that cannot be told.
-    """
-    names = [name.strip() for name in config().notify.split(",") if name.strip()]
-    try:
-        notice_targets(names)
-    except ValueError as error:
-        raise SettingsError(f"ROUTINES_NOTIFY: {error}") from None
-    return names
-
-
-def _usual(target: str) -> frozenset[str]:
-    return _USUAL.get(target.partition("/")[0], frozenset({"started", "approval", "finished"}))

@@ -68,14 +68,17 @@ def is_suspension(error: BaseException | None) -> bool:
     return isinstance(error, Suspend) or (isinstance(error, Pause) and not hasattr(error, "of_session"))
 
 
-async def suspend(session: Session, form: Form, pause_key: str) -> BaseException:
+async def suspend(session: Session, form: Form, pause_key: str, *, note: str = "") -> BaseException:
     """Suspend the run, now that nothing of the session is held any more; what ends the process then.
 
     Somebody may have answered while the session closed: then the run goes on at once.
+
+    Args:
+        note: What the form says on top.
     """
     from prefect.exceptions import Pause
 
-    pause = Pause(state=await waiting.show_form(session.flow_run.id, form, pause_key, link=session.link))
+    pause = Pause(state=await waiting.show_form(session, form, pause_key, note=note))
     pause.of_session = session.id  # type: ignore[attr-defined]  # the sessions around this one just close
     with contextlib.suppress(RoutinesError):
         async with await Store.open() as store:

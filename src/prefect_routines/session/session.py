@@ -34,7 +34,7 @@ from prefect_routines.session.steering import Steering
 from prefect_routines.session.transcript import Call, Transcript
 from prefect_routines.session.waiting import Suspend
 from prefect_routines.settings import Settings
-from prefect_routines.steering.acts import CANCELLED
+from prefect_routines.steering.acts import CANCELLED, TOLD
 from prefect_routines.store import Entry, FormKind, Spend, Store
 from prefect_routines.tools import WORKSPACE_TOOLS
 from prefect_routines.tools.paging import redacting
@@ -127,7 +127,7 @@ class Session:
         finally:
             await self._stack.aclose()
             if suspended is not None:
-                raise await holding.suspend(self, *suspended) from None
+                raise await holding.suspend(self, *suspended, note=getattr(error, "note", "")) from None
 
     async def _open(self) -> None:
         self.flow_run = Run.current()
@@ -157,8 +157,8 @@ class Session:
         budget = self.settings.budget.model_dump(mode="json", exclude_none=True)
         await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again, "budget": budget, **started_by}))
         began = record.started_at or datetime.now(UTC)
-        budget = {"budget": self.settings.budget.model_dump(mode="json")}
-        await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id, data=budget)
+        kept = {"budget": self.settings.budget.model_dump(mode="json"), TOLD: self.settings.notify}
+        await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id, data=kept)
         if resume is not None:
             await self.store.update_session(self.lease, verdict=None, summary=None, ended_at=None, data={CANCELLED: False})
         await notify(self.store, self.id, "started", self.flow_run.id, self.settings.notify)

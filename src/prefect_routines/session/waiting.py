@@ -36,11 +36,16 @@ UI = Person("somebody in the Prefect UI", "prefect")
 
 
 class Suspend(BaseException):
-    """Ends the process of a run of a deployment: the session closes, then the run is suspended. `except Exception` lets it pass."""
+    """Ends the process of a run of a deployment: the session closes, then the run is suspended. `except Exception` lets it pass.
 
-    def __init__(self, form: Form) -> None:
+    Args:
+        form: What it waits for.
+        note: Shown above the form: why the last answer did not count.
+    """
+
+    def __init__(self, form: Form, note: str = "") -> None:
         super().__init__(form.id)
-        self.form = form
+        self.form, self.note = form, note
 
 
 def form_content(session: Session, content: dict[str, Any]) -> dict[str, Any]:
@@ -73,9 +78,9 @@ async def wait(session: Session) -> None:
         Suspend: In a run of a deployment: the process ends here.
         SessionCancelled: A person has cancelled the session.
     """
-    form = await opened_form(session)
+    form, note = await opened_form(session), ""
     if form.status == "open":
-        form = await _from_prefect(session, form)
+        form, note = await _from_prefect(session, form)
     if form.status == "open":
         session.log(f"Waits for a person: {subject(form.kind, form.content)}")
         in_place = session.flow_run.deployment_id is None
@@ -83,7 +88,7 @@ async def wait(session: Session) -> None:
             await notify(session.store, session.id, "approval", form.id, session.settings.notify, now=in_place)
         await session.publisher.show_now()
         if not in_place:
-            raise Suspend(form)
+            raise Suspend(form, note)
         form = await _in_place(session, form)
     await _take_answer(session, form)
 
@@ -105,23 +110,23 @@ async def _take_answer(session: Session, form: Form) -> None:
     session.log(f"{person or 'Nobody'} answered: {said(answer)}")
 
 
-async def _from_prefect(session: Session, form: Form) -> Form:
-    """What was filled in in Prefect's UI since the run was suspended for this form; the form as it is if nothing fits."""
+async def _from_prefect(session: Session, form: Form) -> tuple[Form, str]:
+    """What was filled in in Prefect's UI since the run was suspended for this form; the form as it is if nothing fits, and why not."""
     keys = [one["pause_key"] for one in session.transcript.suspensions if one["form"] == form.id]
     if not keys:
-        return form
+        return form, ""
     shown, values = await _response(session, keys[-1])
     if not shown or (not values and form.kind != "pause"):  # a suspension that was started again without a word is to go on
-        return form
+        return form, ""
     try:
         may_answer(form, UI)
         answer = checked_answer(form.kind, form.content, answer_of(form.kind, form.content, values or {}))
-        return await session.store.answer_form(form.id, answer, person=UI.name, via=UI.via)
+        return await session.store.answer_form(form.id, answer, person=UI.name, via=UI.via), ""
     except SettingsError as error:
         session.log(f"The answer from the Prefect UI does not count: {error}")
-        return form
+        return form, f"Your answer did not count: {error}"
     except AnswerRefused:
-        return await _settled(session, form)
+        return await _settled(session, form), ""
 
 
 async def _response(session: Session, pause_key: str) -> tuple[bool, dict[str, Any] | None]:
@@ -181,9 +186,12 @@ async def _in_place(session: Session, form: Form) -> Form:
             if state is not None and (state.is_cancelled() or state.is_cancelling()):
                 await _cancelled(session, UI)
             if state is not None and not state.is_paused():
-                if shown and (await _from_prefect(session, form)).status != "open":
-                    continue
-                shown = await _pause_in_place(session, form)
+                answered, note = form, ""
+                if shown:
+                    with contextlib.suppress(RoutinesError):  # Prefect does not tell: then it is asked once more
+                        answered, note = await _from_prefect(session, form)
+                if answered.status == "open":
+                    shown = await _pause_in_place(session, form, note)
         await asyncio.sleep(LOOK)
 
 
@@ -192,11 +200,11 @@ async def _cancelled(session: Session, person: Person, *acts: int) -> NoReturn:
     raise SessionCancelled(session.id, person.name, person.via)
 
 
-async def _pause_in_place(session: Session, form: Form) -> bool:
+async def _pause_in_place(session: Session, form: Form, note: str = "") -> bool:
     """Show the form in Prefect; False if that is away: there are other ways to answer."""
     pause_key = await note_pause(session, form)
     try:
-        await show_form(session.flow_run.id, form, pause_key, link=session.link, in_place=True)
+        await show_form(session, form, pause_key, note=note, in_place=True)
     except Exception:
         return False
     return True
@@ -220,7 +228,7 @@ async def note_pause(session: Session, form: Form) -> str:
     return pause_key
 
 
-async def show_form(flow_run_id: str, form: Form, pause_key: str, *, link: str | None, in_place: bool = False) -> State[Any]:
+async def show_form(session: Session, form: Form, pause_key: str, *, note: str = "", in_place: bool = False) -> State[Any]:
     """Put the run into a paused state with the form that it waits for.
 
     The form is saved before the state is set, so that a click in the next moment finds it. The state is set by force, because the UI
@@ -241,9 +249,10 @@ async def show_form(flow_run_id: str, form: Form, pause_key: str, *, link: str |
     state: State[Any] = Paused(name=name, message=message, timeout_seconds=seconds, pause_key=pause_key, reschedule=not in_place)
     keyset = keyset_from_paused_state(state)
     state.state_details.run_input_keyset = {str(part): key for part, key in keyset.items()}
+    flow_run_id = UUID(session.flow_run.id)
     async with get_client() as client:
-        await _save(client, UUID(flow_run_id), keyset, input_model(form.kind, form.content, link=link))
-        return await _set(client, UUID(flow_run_id), state)
+        await _save(client, flow_run_id, keyset, input_model(form.kind, form.content, link=session.link, note=note))
+        return await _set(client, flow_run_id, state)
 
 
 async def _save(client: PrefectClient, flow_run_id: UUID, keyset: Any, model: Any) -> None:

@@ -16,6 +16,7 @@ from uuid import UUID
 from prefect_routines.errors import AnswerRefused, LeaseHeld, SettingsError
 from prefect_routines.steering.form import LONGEST, checked_answer
 from prefect_routines.steering.prefect_form import values_of
+from prefect_routines.steering.telling import write_down
 from prefect_routines.store import Act, Form, SessionRecord, Store
 from prefect_routines.visible import storable
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 CANCELLED = "cancelled"
-"""What `data["ended"]` of a session's record says after a person has cancelled it."""
+"""Key in `data` of a session's record: true after a person has cancelled it."""
+TOLD = "notify"
+"""Key in `data` of a session's record: whom its settings tell; for those who end it without them."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ async def cancel(store: Store, record: SessionRecord, person: Person) -> Literal
 
 
 async def end_cancelled(store: Store, record: SessionRecord, person: Person) -> bool:
-    """End a session that no process holds; False if one does. Its open forms take no answer any more."""
+    """End a session that no process holds; False if one does. Its open forms take no answer any more, and who is told of ends is told."""
     try:
         lease = await store.acquire(record.id)
     except LeaseHeld:
@@ -180,6 +183,7 @@ async def end_cancelled(store: Store, record: SessionRecord, person: Person) -> 
         for form in await store.forms(session_id=record.id, status="open"):
             with contextlib.suppress(AnswerRefused):  # answered in this moment: that changes nothing any more
                 await store.close_form(form.id, "withdrawn", None, person=person.name)
+    await write_down(store, record.id, "finished", record.flow_run_id or record.id, record.data.get(TOLD) or [])
     return True
 
 

@@ -60,8 +60,13 @@ def server(host: str, port: int, api: PrefectApi, chosen: frozenset[str]) -> Par
     )
 
 
-def worker(api: PrefectApi, home: Path, limit: int | None, *, alone: bool) -> Part:
-    """The worker: starts runs. It has the user's environment, so that the runs have it. `alone`: see `WorkerCheck`."""
+def worker(api: PrefectApi, home: Path, limit: int | None, gateway_url: str, *, alone: bool) -> Part:
+    """The worker: starts runs. It has the user's environment, so that the runs have it.
+
+    Args:
+        gateway_url: Where the runs' links lead, unless the user has said so himself.
+        alone: See `WorkerCheck`.
+    """
     name = f"{socket.gethostname()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:6]}"
     check = WorkerCheck(api, POOL, POOL_TYPE, name, alone=alone)
     limited = ["--limit", str(limit)] if limit is not None else []
@@ -69,7 +74,7 @@ def worker(api: PrefectApi, home: Path, limit: int | None, *, alone: bool) -> Pa
     return Part(
         name="worker",
         command=command,
-        environment={**os.environ, "PREFECT_API_URL": api.url},
+        environment={"ROUTINES_GATEWAY_URL": gateway_url, **os.environ, "PREFECT_API_URL": api.url},
         check=check,
         prepare=check.prepare,
         needs=api.answers,
@@ -82,10 +87,11 @@ def worker(api: PrefectApi, home: Path, limit: int | None, *, alone: bool) -> Pa
 
 def gateway(api: PrefectApi, host: str, port: int) -> Part:
     """The gateway: takes deliveries in, also while Prefect is away."""
-    check: Check = http_check(f"{origin(host, port)}/health")
+    url = origin(host, port)
+    check: Check = http_check(f"{url}/health")
     # under this key it keeps its sources on disk: killed while Prefect is away, it goes on taking deliveries when it is back
-    key = {"ROUTINES_GATEWAY_KEY": secrets.token_hex(32)}
-    environment: Mapping[str, str] = {**key, **os.environ, "PREFECT_API_URL": api.url}
+    ours = {"ROUTINES_GATEWAY_KEY": secrets.token_hex(32), "ROUTINES_GATEWAY_URL": url}
+    environment: Mapping[str, str] = {**ours, **os.environ, "PREFECT_API_URL": api.url}
     return Part(
         name="gateway",
         command=[*_ROUTINES, "gateway", "--host", host, "--port", str(port)],

@@ -91,12 +91,16 @@ async def make_plan(wishes: Wishes, config: Config, prefect: PrefectSettings) ->
             notes += _open_to_others(prefect.chosen)
     await _free(wishes.gateway_host, wishes.gateway_port, "--gateway-port", "the gateway")
     sqlite = config.database_url is None or config.database_url.get_secret_value().startswith("sqlite")
-    started.append(parts.worker(api, config.home, wishes.limit, alone=sqlite))
+    gateway = parts.origin(wishes.gateway_host, wishes.gateway_port)
+    if wishes.gateway_port != Wishes.gateway_port and "gateway_url" not in config.model_fields_set:
+        notes.append(f"For other terminals: export ROUTINES_GATEWAY_URL={gateway}")
+    started.append(parts.worker(api, config.home, wishes.limit, gateway, alone=sqlite))
     started.append(parts.gateway(api, wishes.gateway_host, wishes.gateway_port))
     addresses = {
         "Prefect UI": url.removesuffix("/api"),
         "Prefect API": url,
-        "Gateway": parts.origin(wishes.gateway_host, wishes.gateway_port),
+        "Gateway": gateway,
+        "Sessions": f"{gateway}/sessions",
         "Logs": str(config.home / "logs"),
     }
     return Plan(started, addresses, notes)
