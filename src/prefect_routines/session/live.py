@@ -43,7 +43,7 @@ class LiveText:
         self._writing: asyncio.Task[None] | None = None
         self._wrote_at = 0.0
         self._closing = asyncio.Event()
-        self._left_behind = True  # a process that was killed in mid-turn may have left text in the store
+        self._left_behind = False  # whether the store holds text of ours
 
     @property
     def watched(self) -> bool:

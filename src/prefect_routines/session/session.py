@@ -152,7 +152,8 @@ class Session:
         for output in await self.store.outputs(self.id):
             if output.rule is not None and output.status != "failed":
                 self.outputs_used[output.rule] = self.outputs_used.get(output.rule, 0) + 1
-        again = bool(self._journal)
+        if again := bool(self._journal):
+            await self.store.show_live(self.lease, 0, "")  # a process that was killed in mid-turn may have left text there
         started_by = {"event": self.event.model_dump(mode="json")} if self.event and not again else {}
         budget = self.settings.budget.model_dump(mode="json", exclude_none=True)
         await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again, "budget": budget, **started_by}))
