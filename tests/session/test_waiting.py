@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
-from prefect import get_client
+from prefect import flow, get_client
 
+from prefect_routines import Session
 from prefect_routines.errors import SettingsError
 from prefect_routines.policy import Policy
-from prefect_routines.settings import Answers, Budget
+from prefect_routines.settings import Answers, Budget, Settings
 from prefect_routines.steering.acts import Person, answer, cancel, interrupt, send
 from prefect_routines.steering.form import uniform_answer
 from prefect_routines.store import Form, SessionRecord, Store
@@ -357,3 +359,50 @@ async def test_interrupts_close_the_stream_and_each_is_paid() -> None:
     assert all(f"Stop {number}." in str(claude.requests[-1].body["messages"]) for number in range(times))
     assert ran.spent.attempts == times + 1
     assert ran.outcome.verdict == "done"
+
+
+async def test_two_sessions_of_one_flow_have_answers_of_their_own() -> None:
+    """What the first one's call was answered, in Prefect, does not let the second one's pass."""
+    settings = Settings(policy=Policy(ask=["tell"]))
+
+    @flow
+    async def write_and_review() -> None:
+        async with Session("writer", settings, tools=[tell]) as writer:
+            await writer.run("Write.")
+        async with Session("critic", settings, tools=[tell]) as critic:
+            await critic.run("Review.")
+
+    async def click(store: Store, known: set[str]) -> None:
+        """Approve the first form with a click in Prefect; deny the second one by name."""
+
+        async def new_form(but: str = "") -> Form | None:
+            found = await store.forms(status="open")
+            return next((form for form in found if form.session_id not in known and form.id != but), None)
+
+        first: Form = await until(new_form)
+
+        async def paused() -> bool:
+            async with get_client() as client:
+                run = await client.read_flow_run(UUID(str(first.flow_run_id)))
+                return bool(run.state and run.state.is_paused())
+
+        await until(paused)
+        async with get_client() as client:
+            await client.resume_flow_run(UUID(str(first.flow_run_id)), run_input={"decision": "approve"})
+        second: Form = await until(lambda: new_form(first.id))
+        await until(paused)
+        assert told == ["all: Write"]
+        await answer(store, second, uniform_answer(second.content, "deny"), ADA)
+
+    def play(request: Request) -> list[Any]:
+        word = "Write" if "Write." in str(request.body["messages"][0]) else "Review"
+        return [say(call("tell", room="all", text=word)), REPORT]
+
+    async with await Store.open() as store:
+        known = {record.id for record in await store.sessions(limit=500)}
+        with ScriptedClaude(play) as claude:
+            os.environ.update(claude.environment())
+            clicking = asyncio.create_task(click(store, known))
+            await write_and_review()
+            await clicking
+    assert told == ["all: Write"]
