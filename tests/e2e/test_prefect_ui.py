@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -20,7 +21,7 @@ HELLO = "Hello <b>all</b>\u202e, [look](http://evil.example)"
 
 @pytest.fixture(scope="module")
 def ui_place(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with Place(prefect_server, tmp_path_factory.mktemp("ui"), "ui") as place:
+    with Place(prefect_server, tmp_path_factory.mktemp("ui"), f"ui-{uuid4().hex[:8]}") as place:
         place.worker()
         yield place
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -20,8 +21,8 @@ def make_place(prefect_server: str, tmp_path: Path) -> Iterator[Callable[[str], 
 
 @pytest.fixture(scope="module")
 def shared(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """One pool with one worker, for tests that leave it as it is."""
-    with Place(prefect_server, tmp_path_factory.mktemp("shared"), "shared") as place:
+    """One pool with one worker for each module, for tests that leave it as it is."""
+    with Place(prefect_server, tmp_path_factory.mktemp("shared"), f"shared-{uuid4().hex[:8]}") as place:
         place.worker()
         yield place
 
