@@ -93,7 +93,9 @@ def test_hooks_are_for_posting(gateway: Gateway, method: str) -> None:
     assert answer.headers["allow"] == "POST"
 
 
-@pytest.mark.parametrize("path", ["/", "/hooks", "/hooks/", "/hooks/a/b", "/v1/claude_code/routines//fire", "/%00", "/hooks/github/"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/hooks", "/hooks/", "/hooks/a/b", "/v1/claude_code/routines//fire", "/%00", "/hooks/github/"]
+)
 def test_other_paths_lead_nowhere(gateway: Gateway, path: str) -> None:
     """In the envelope of errors, also for what only looks like one of ours."""
     answer = gateway.ask("POST", path, b"{}", {"Content-Type": "application/json"})

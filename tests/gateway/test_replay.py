@@ -79,7 +79,8 @@ class TestOnAServer:
         first = {one.deployment_id: one for one in await became(store, dispatcher, delivery)}
         second = {one.deployment_id: one for one in await self._again(store, dispatcher, delivery)}
         for both in (first, second):
-            assert {name: one.status for name, one in both.items()} == {runs: "started", filters: "filtered"}
+            ours = {name: one.status for name, one in both.items() if name in (runs, filters)}  # other tests' routines may see it, too
+            assert ours == {runs: "started", filters: "filtered"}
         assert first[runs].session_id != second[runs].session_id
         events = [run.parameters["event"] for run in await runs_of(runs)]
         assert events == [delivery.id, second[runs].delivery_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import tempfile
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect_routines.errors import RoutinesError
+from prefect_routines.errors import RoutinesError, SandboxUnavailable
 from prefect_routines.workspace import snapshot as snapshots
 
 if TYPE_CHECKING:
@@ -61,9 +62,17 @@ def is_current(directory: Path, ready: dict[str, Any] | None) -> bool:
 
 
 def mark(directory: Path) -> str:
-    """Give a workspace that is being made a name of its own."""
+    """Give a workspace that is being made a name of its own.
+
+    Raises:
+        SandboxUnavailable: Nothing can be written there.
+    """
     name = secrets.token_hex(16)
-    (directory / MARK).write_text(name)
+    try:
+        (directory / MARK).write_text(name)
+    except OSError as error:
+        why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+        raise SandboxUnavailable(f"{directory} cannot be written: {why}; free space, or move ROUTINES_WORKSPACES") from error
     return name
 
 
