@@ -164,6 +164,7 @@ async def approvals(world: World, claude: Any, count: int) -> list[float]:
             return bool(state and state.name == "Suspended")
 
         await until(suspended)
+        await asyncio.sleep(3)  # nobody reads a form faster; the process that asked is gone by then
         began = time.time()
         await world.client.resume_flow_run(run.id, run_input={"decision": "approve"})
         started = await world.entry(session, "tool.start")
