@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from prefect_routines.cli.app import _status
+from prefect_routines.config import config
 from prefect_routines.testing import LocalForge, ScriptedClaude, call, say
 from prefect_routines.testing.api import Scripts
 
+from .sessions_by_hand import Home
 from .terminal import Terminal
 
 FLOWS = Path(__file__).parents[2] / "flows"
@@ -53,3 +56,25 @@ def done(claude: Callable[[Scripts], ScriptedClaude]) -> dict[str, str]:
 def forge(tmp_path: Path) -> LocalForge:
     """Real git repositories."""
     return LocalForge(tmp_path / "forge")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A store and a place for workspaces of their own, for commands that run in this process."""
+    monkeypatch.setenv("ROUTINES_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ROUTINES_WORKSPACES", str(tmp_path / "workspaces"))
+    config.cache_clear()
+    yield Home(tmp_path / "home")
+    config.cache_clear()
+
+
+@pytest.fixture
+def routines(home: Home, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Run a command here: exit status and all that it said."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        status = _status([*arguments])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return run

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefect_routines.cli.app import _status
-from prefect_routines.config import config
 from prefect_routines.store import Delivery, Store
 
 from .sessions_by_hand import Home, a_call, turn, verdict, waits
@@ -20,28 +18,6 @@ from .sessions_by_hand import Home, a_call, turn, verdict, waits
 Command = Callable[..., tuple[int, str]]
 OLD = datetime.now(UTC) - timedelta(days=40)
 CLONES = ("workspace.ready", {"path": "x", "repositories": [{"name": "docs", "url": "u", "branch": "main", "base_sha": "0" * 40}]})
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    """A store and a place for workspaces of their own."""
-    monkeypatch.setenv("ROUTINES_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ROUTINES_WORKSPACES", str(tmp_path / "workspaces"))
-    config.cache_clear()
-    yield Home(tmp_path / "home")
-    config.cache_clear()
-
-
-@pytest.fixture
-def routines(home: Home, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command here: exit status and all that it said."""
-
-    def run(*arguments: str) -> tuple[int, str]:
-        status = _status([*arguments])
-        said = capsys.readouterr()
-        return status, said.out + said.err
-
-    return run
 
 
 def left_behind(home: Home, name: str, *entries: tuple[str, dict[str, Any]], word: str | None = "done", **record: Any) -> Path:

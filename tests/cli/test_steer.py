@@ -13,36 +13,13 @@ from typing import Any
 
 import pytest
 
-from prefect_routines.cli.app import _status
 from prefect_routines.cli.deciding import Draft
-from prefect_routines.config import config
 from prefect_routines.store import Store
 
 from .sessions_by_hand import Home, a_call, verdict, waits
 
 SESSION = "ses-aa11"
 Command = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A store of its own for commands that run in this process."""
-    monkeypatch.setenv("ROUTINES_HOME", str(tmp_path / "home"))
-    config.cache_clear()
-    yield Home(tmp_path / "home")
-    config.cache_clear()
-
-
-@pytest.fixture
-def routines(home: Home, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command here: exit status and all that it said."""
-
-    def run(*arguments: str) -> tuple[int, str]:
-        status = _status([*arguments])
-        said = capsys.readouterr()
-        return status, said.out + said.err
-
-    return run
 
 
 def waiting_session(home: Home, **form: Any) -> str:
