@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from .place import Place, alive, wait_for
+from waiting import until
+
+from .place import Place, alive
 
 
 class Server:
@@ -31,7 +33,7 @@ class Server:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-        wait_for(self._healthy, 120)
+        until(self._healthy, 120)
 
     def _healthy(self) -> bool:
         try:
@@ -75,6 +77,6 @@ def test_a_worker_goes_on_when_the_server_comes_back(server: Server, tmp_path: P
         assert worker.zygote()
         place.set_state(after, type="CANCELLING")
         place.until(after, "CANCELLED")
-        wait_for(lambda: not alive(later))
+        until(lambda: not alive(later))
         place.go()
         assert place.until(before, "COMPLETED")["run_count"] == 1
