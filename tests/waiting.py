@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, overload
 
@@ -55,6 +56,15 @@ async def until_async(
 async def _looked(look: Callable[[], object]) -> object:
     found = look()
     return await found if inspect.isawaitable(found) else found
+
+
+def answers(address: str) -> bool:
+    """Whether a server answers there, and well; for the moment when it has just been started."""
+    try:
+        with urllib.request.urlopen(address, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _late(seconds: float, what: str | Callable[[], object]) -> str:

@@ -10,12 +10,11 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from chromium import SHOTS
 from prefect_routines.testing import ScriptedClaude, call, say
 from waiting import until
 from workers.asking_world import REPORT, World
 from workers.place import ENDED, Place
-
-from .conftest import SHOTS
 
 HELLO = "Hello <b>all</b>\u202e, [look](http://evil.example)"
 

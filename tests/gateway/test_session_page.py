@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from uuid import uuid4
@@ -10,12 +9,12 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from chromium import SHOTS
 from session.journals import Written, agent, result, started, text, use, user
 
 from .gateway_process import NOWHERE, Gateway
 from .session_world import Session, World, asked, ready, sign_in
 
-SHOTS = os.environ.get("TEST_SCREENSHOTS")  # a directory, for a person who wants to look
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = (
     "<img src=http://127.0.0.1:9/pixel onerror=alert(1)><script>alert(2)</script><svg/onload=alert(3)> [x](javascript:alert(4)) "

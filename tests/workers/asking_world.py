@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from waiting import until
 from .place import Place
 
 REPORT = say(call("report", verdict="needs_attention", summary="The end."))
+TELLS = [say(call("tell", room="all", text="Hello")), say(call("report", verdict="done", summary="They know."))]
+"""Makes one call, which is asked about."""
 _ROUTINE = """\
 from pathlib import Path
-from prefect_routines import Policy, Settings, routine, tool
+from prefect_routines import Policy, routine, tool
 
 @tool(writes=True, target="room")
 def tell(room: str, text: str) -> str:
@@ -37,6 +40,11 @@ def asks() -> str:
 """
 
 
+def routine_that_asks(told: Path, name: str = "asks", **settings: Any) -> str:
+    """Its code: each call of its tool that a person has approved leaves a line in the file `told`."""
+    return _ROUTINE.format(told=str(told), name=name, settings=settings)
+
+
 class World:
     """The routine at work.
 
@@ -50,8 +58,7 @@ class World:
 
     def __init__(self, place: Place, name: str, directory: Path, claude: ScriptedClaude, **settings: Any) -> None:
         self.place, self._file = place, directory / "told"
-        given = {"budget": {"turns": 20}, **settings}
-        place.flow("asks", _ROUTINE.format(told=str(self._file), name=name, settings=given))
+        place.flow("asks", routine_that_asks(self._file, name, **{"budget": {"turns": 20}, **settings}))
         self.deployment = place.deploy("asks.py:asks", job_variables={"env": claude.environment()})
 
     @property
@@ -71,6 +78,18 @@ class World:
         self.place.until(run, "Suspended", seconds=90)
         session = self.session(run)
         return until(lambda: next(iter(self.in_store(lambda store: store.forms(session_id=session.id, status="open"))), None))
+
+    def went_on_once(self, run: str) -> None:
+        """The run ended well: a second process of its session found the answer, and made the one call that was asked about."""
+        self.place.until(run, "COMPLETED", seconds=150)  # who is lost with his worker is called crashed for a while
+        session = self.session(run)
+        assert (session.status, session.verdict) == ("ended", "done")
+        entries = self.in_store(lambda store: store.entries(session.id))
+        kinds = Counter(entry.kind for entry in entries)
+        assert (kinds["session.status_suspended"], kinds["session.status_running"], kinds["form.answered"]) == (1, 2, 1)
+        [call] = [entry.seq for entry in entries if entry.kind == "tool.start" and entry.data["name"] == "tell"]
+        assert call > next(entry.seq for entry in entries if entry.kind == "form.answered")
+        assert len(self.in_store(lambda store: store.forms(session_id=session.id))) == 1
 
     def in_store(self, work: Any) -> Any:
         """What `work` finds in the store; in a thread, since a browser's test has a loop of its own."""

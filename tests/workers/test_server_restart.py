@@ -6,13 +6,12 @@ import os
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from waiting import until
+from waiting import answers, until
 
 from .place import Place, alive
 
@@ -33,14 +32,7 @@ class Server:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-        until(self._healthy, 120)
-
-    def _healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.api_url}/health", timeout=5):
-                return True
-        except OSError:
-            return False
+        until(lambda: answers(f"{self.api_url}/health"))
 
     def stop(self) -> None:
         if self.process is not None:
