@@ -16,7 +16,6 @@ from .gateway_process import NOWHERE, Gateway
 from .session_world import Session, World, asked, ready, sign_in
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-WHOLE = "#items > * { content-visibility: visible !important; } #controls { position: static !important; }"  # also off the screen
 HOSTILE = (
     "<img src=http://127.0.0.1:9/pixel onerror=alert(1)><script>alert(2)</script><svg/onload=alert(3)> [x](javascript:alert(4)) "
     "</pre></textarea></title><iframe src=http://127.0.0.1:9/frame></iframe> {{7*7}} \x1b[31mred\x1b[0m \u202egnp.exe "
@@ -44,9 +43,10 @@ def shot(page: Page, name: str) -> None:
     """Pictures for a person who wants to look: both sizes, light and dark."""
     if not SHOTS:
         return
-    for size, viewport in (("desktop", DESKTOP), ("phone", PHONE)):
+    height = page.evaluate("document.documentElement.scrollHeight")
+    for size, viewport in (("desktop", {**DESKTOP, "height": max(height, DESKTOP["height"])}), ("phone", PHONE)):
         page.set_viewport_size(viewport)  # type: ignore[arg-type]
-        page.screenshot(path=f"{SHOTS}/{name}-{size}.png", full_page=size == "desktop", style=WHOLE if size == "desktop" else None)
+        page.screenshot(path=f"{SHOTS}/{name}-{size}.png")
     page.emulate_media(color_scheme="dark")
     page.screenshot(path=f"{SHOTS}/{name}-phone-dark.png")
     page.emulate_media(color_scheme="light")
