@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect_routines import Session, Settings
 from prefect_routines.testing import Request, ScriptedClaude, call, say
 from prefect_routines.testing.forge import LocalForge
-from waiting import until_async
+from waiting import until, until_async
 
 from .world import NOTHING, REPORT, Ran, artifacts, run
 
@@ -103,8 +103,7 @@ async def test_the_page_is_there_while_the_session_works() -> None:
             found = httpx.post(f"{url}/artifacts/filter", json={"sort": "CREATED_DESC", "limit": 20}).json()
             return {one["id"]: one for one in found if one["key"] == "work-watched-summary"}
 
-        while not seen:
-            seen.update(read())
+        seen.update(until(read))
         return NOTHING
 
     @flow(name="work")

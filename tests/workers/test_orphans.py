@@ -26,8 +26,8 @@ from .place import ENDED, Place, alive
 from .test_worker import ROOT
 
 MINUTE, SECOND, OVER = timedelta(minutes=1), timedelta(seconds=1), timedelta(seconds=-1)
-RUNNING = Seen(state="RUNNING", age=5 * MINUTE, started=True, process=Sight.DEAD, leases=(), worker_silent=False)
-PENDING = dataclasses.replace(RUNNING, state="PENDING", started=False)
+RUNNING = Seen(state="RUNNING", age=5 * MINUTE, process=Sight.DEAD, leases=(), worker_silent=False)
+PENDING = dataclasses.replace(RUNNING, state="PENDING")
 CANCELLING = dataclasses.replace(RUNNING, state="CANCELLING")
 
 
@@ -44,13 +44,12 @@ CANCELLING = dataclasses.replace(RUNNING, state="CANCELLING")
         (dataclasses.replace(RUNNING, process=Sight.ELSEWHERE, worker_silent=True), Fate.LEAVE),
         (dataclasses.replace(RUNNING, process=Sight.ELSEWHERE, leases=(OVER,), worker_silent=True), Fate.CRASHED),
         (dataclasses.replace(RUNNING, process=Sight.ELSEWHERE, leases=(SECOND,), worker_silent=True), Fate.LEAVE),
-        (PENDING, Fate.CRASHED),
+        (PENDING, Fate.AGAIN),
         (dataclasses.replace(PENDING, age=30 * SECOND), Fate.LEAVE),
         (dataclasses.replace(PENDING, process=Sight.UNKNOWN), Fate.AGAIN),
-        (dataclasses.replace(PENDING, process=Sight.UNKNOWN, started=True), Fate.CRASHED),
         (dataclasses.replace(PENDING, process=Sight.ALIVE), Fate.LEAVE),
         (dataclasses.replace(PENDING, process=Sight.ELSEWHERE), Fate.LEAVE),
-        (dataclasses.replace(PENDING, process=Sight.ELSEWHERE, worker_silent=True), Fate.CRASHED),
+        (dataclasses.replace(PENDING, process=Sight.ELSEWHERE, worker_silent=True), Fate.AGAIN),
         (CANCELLING, Fate.CANCELLED),
         (dataclasses.replace(CANCELLING, leases=(SECOND,)), Fate.LEAVE),
         (dataclasses.replace(CANCELLING, process=Sight.ALIVE), Fate.STOP),
