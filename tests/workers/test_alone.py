@@ -7,9 +7,11 @@ import logging
 from uuid import uuid4
 
 import anyio
+import httpx
 import pytest
+from anyio._backends._asyncio import _task_states
 
-from prefect_routines.workers.prefect_internals import EachAlone
+from prefect_routines.workers.prefect_internals import EachAlone, tried_again
 from prefect_routines.workers.worker import RoutinesWorker
 
 
@@ -74,3 +76,31 @@ async def test_what_fails_before_it_has_begun_is_the_callers() -> None:
         EachAlone(group, logging.getLogger(__name__)).start_soon(anyio.sleep_forever)
         await anyio.wait_all_tasks_blocked()
         group.cancel_scope.cancel()
+
+
+async def test_a_loop_that_is_cancelled_by_nobody_goes_on() -> None:
+    """For Prefect's loops it is as if the server had not answered; who does stop the loop stops it."""
+    for_nobody = asyncio.get_running_loop().create_future()
+    for_nobody.cancel()
+    with pytest.raises(httpx.TransportError, match="nobody asked"):
+        await tried_again(for_nobody)
+    stopped = asyncio.create_task(tried_again(asyncio.Event().wait()))
+    await asyncio.sleep(0)
+    stopped.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopped
+
+
+async def test_a_worker_whose_loops_end_by_themselves_says_so(prefect_server: str) -> None:
+    """One that was asked for a single round ends in order."""
+    await RoutinesWorker(work_pool_name=f"alone-{uuid4().hex[:8]}", name="alone").start(run_once=True, printer=lambda *_: None)
+    worker = RoutinesWorker(work_pool_name=f"alone-{uuid4().hex[:8]}", name="alone")
+
+    def cancel_the_loops(said: str) -> None:
+        if "started" in said:
+            scope = _task_states[asyncio.current_task()].cancel_scope  # type: ignore[index]
+            assert scope is not None
+            scope.cancel()
+
+    with pytest.raises(RuntimeError, match="nobody stopped it"):
+        await worker.start(printer=cancel_the_loops)

@@ -13,13 +13,17 @@ import logging
 import os
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
+
+import httpx
 
 if TYPE_CHECKING:
     import anyio.abc
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
+
+T = TypeVar("T")
 
 # module -> name -> the arguments that we give
 NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
@@ -176,6 +180,21 @@ class Supervision:
         )
         result = await executor.submit(task_status=task_status)
         return result.status_code if result is not None else None
+
+
+async def tried_again(work: Awaitable[T]) -> T:
+    """Await a piece of one of the worker's loops. A cancellation that nobody asked for would end the loop, and the worker with it.
+
+    Raises:
+        httpx.TransportError: There was one; Prefect's loops go on after that.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise httpx.TransportError("cancelled though nobody asked for it") from error
 
 
 class EachAlone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from pydantic import Field, PrivateAttr
 from prefect_routines.errors import SettingsError
 from prefect_routines.notices.sender import keep_sending
 from prefect_routines.workers.orphans import Orphans
-from prefect_routines.workers.prefect_internals import EachAlone, Supervision, missing
+from prefect_routines.workers.prefect_internals import EachAlone, Supervision, missing, tried_again
 from prefect_routines.workers.push import Push
 from prefect_routines.workers.starter import ForkedHooks, Job, WarmStarter
 from prefect_routines.workers.warm import Warm
@@ -86,19 +87,22 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         self._tasks: list[asyncio.Task[None]] = []
         self._asking = asyncio.Lock()
 
-    async def start(self, *arguments: Any, **options: Any) -> None:
-        """Prefect's loops, for ever.
+    async def start(self, run_once: bool = False, with_healthcheck: bool = False, printer: Callable[..., None] = print) -> None:
+        """Prefect's loops, for ever or once.
 
         Raises:
             RuntimeError: They ended though nobody stopped the worker. Prefect's command would take that for an orderly end.
         """
+        why: BaseException | None = None
         try:
-            await super().start(*arguments, **options)
+            await super().start(run_once, with_healthcheck, printer)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if task is None or task.cancelling():
                 raise
-            raise RuntimeError("the worker was cancelled though nobody asked for it; start it again") from error
+            why = error
+        if why is not None or not run_once:
+            raise RuntimeError("the worker's loops ended though nobody stopped it; start it again") from why
 
     async def setup(self) -> None:
         """Prefect's setup, then the warm process, the subscription and the search for dead runs."""
@@ -119,7 +123,7 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         """Prefect's first word with the server, and each further one. The task group is new with each setup."""
         if self._runs_task_group is not None and not isinstance(self._runs_task_group, EachAlone):
             self._runs_task_group = EachAlone(self._runs_task_group, self._logger)  # type: ignore[assignment]  # all that Prefect uses of it
-        await super()._sync_and_initialize()
+        await tried_again(super()._sync_and_initialize())
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         """Prefect's way with one run. What fails before the run is claimed, such as a busy server, leaves it to be taken again."""
@@ -165,7 +169,7 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take what is due. One at a time: two answers about the same run would submit it twice."""
         async with self._asking:
-            return await super().get_and_submit_flow_runs()
+            return await tried_again(super().get_and_submit_flow_runs())
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         """As many as may start now, in the server's order; the next ones follow as soon as one of these runs."""
