@@ -58,6 +58,15 @@ def _let_others_in(place: Path) -> None:
         directory.chmod(stat.S_IMODE(directory.stat().st_mode) | 0o055)
 
 
+@pytest.fixture(autouse=True)
+def environment_as_it_was() -> Iterator[None]:
+    """What a test, or a command that it runs in this process, sets in the environment is not for the tests after it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def let_others_in() -> Callable[[Path], None]:
     """Opens a place of a test, and what lies above it, to other users: as root a session runs under one of its own."""

@@ -46,8 +46,8 @@ class LeaseHeld(StoreError):
         self.session_id, self.holder, self.seconds = session_id, holder, seconds
 
 
-class SessionCancelled(RoutinesError):
-    """A person has stopped the session; nothing more of it is done."""
+class SessionCancelled(BaseException):
+    """A person has stopped the session; nothing more of it is done. `except Exception` of an author lets it pass."""
 
     def __init__(self, session_id: str, person: str, via: str) -> None:
         super().__init__(f"cancelled by {person or 'somebody'}{f' ({via})' if via else ''}")

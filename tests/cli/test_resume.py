@@ -60,7 +60,7 @@ def test_a_session_goes_on_on_another_machine(
 
     session = begin(online, ask, docs.url, **machine("one"))["id"]
     shutil.rmtree(tmp_path / "one")
-    done = online.run("resume", session, "Go on.", "--path", ask, **machine("two"))
+    done = online.run("resume", session, "Go on.", "--as", "ada", "--path", ask, **machine("two"))
     assert done.status == 0, done.err
     told = script.requests[3].result("bash").text
     assert [line for line in told.splitlines() if not line.startswith("[")] == ["Add a", "Commit 1", " M README.md", "?? untracked", "new"]
@@ -69,7 +69,7 @@ def test_a_session_goes_on_on_another_machine(
     assert re.findall(r"^Turn \d", done.out, re.MULTILINE) == ["Turn 3", "Turn 4"], "what was shown once is not shown again"
     assert f"It runs here, in this process, with {ask}." in done.err
     shown = online.run("show", session, **machine("two"))
-    assert "Follow-up by " in shown.out
+    assert "Follow-up by ada" in shown.out
 
 
 def test_what_cannot_be_resumed_is_refused_in_one_line(online: Terminal, claude: StartClaude, forge: LocalForge, ask: str) -> None:
@@ -160,10 +160,11 @@ async def test_two_who_resume_through_the_deployment_at_once(online: Terminal, c
     assert execute(online, ask, run[1], script.environment()) == "done: It was done."
     assert [request.text for request in script.requests] == ["Begin.", ("Add one.", "Add two.")[won]]
     async with get_client() as client:
-        parameters = (await client.read_flow_run(UUID(run[1]))).parameters
+        resumed = await client.read_flow_run(UUID(run[1]))
+        parameters = resumed.parameters
         assert parameters["prompt"] == "Begin."
         assert parameters["settings"]["budget"] == {"turns": 9}
-        third = online.run("resume", listed["id"], "Add three.", "--set", "budget.dollars=2")
+        third = online.run("resume", resumed.name, "Add three.", "--set", "budget.dollars=2")  # the run's name stands for its session
         run = re.search(r"flow-run/(\S+)", third.out)
         assert run is not None
         await client.set_flow_run_state(UUID(run[1]), Cancelled(), force=True)

@@ -194,6 +194,36 @@ def test_a_hand_written_flow_with_two_sessions(online: Terminal, claude: StartCl
     assert online.run("sessions").out.count("pair/") == 2
 
 
+def test_a_cancelled_session_ends_a_hand_written_flow(online: Terminal, claude: StartClaude) -> None:
+    """`routines cancel` in another terminal: the run is cancelled and says who did it, though the flow swallows errors."""
+    (online.directory / "careless.py").write_text(
+        "from prefect import flow\nfrom prefect_routines import Session\n\n@flow\nasync def careless():\n    try:\n"
+        "        async with Session('careless') as session:\n            await session.run('Work.')\n"
+        "    except Exception:\n        print('swallowed')\n    return 'went on'\n"
+    )
+    script = claude([say("I wait.", call("bash", command="sleep 3118")), say("Never said.")])
+    with online.start("run", "careless.py", **script.environment()) as process:
+        assert process.stdout is not None
+        head: list[str] = []
+        while not head or "Turn 1" not in head[-1]:
+            head.append(process.stdout.readline())
+            assert head[-1], "".join(head)
+        session = re.search(r"ses-\w+", "".join(head))
+        assert session, head
+        cancelled = online.run("cancel", session[0], "--as", "ada")
+        assert cancelled.status == 0, cancelled.err
+        out, said = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "cancelled by ada" in said
+    assert f"routines resume {session[0]}" in said
+    assert "Traceback" not in said + out
+    assert "swallowed" not in out
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(head[1].strip().rsplit("/", 1)[-1]).state
+    assert state is not None
+    assert state.name == "Cancelled"
+
+
 def test_a_plain_flow_without_sessions(online: Terminal) -> None:
     """Any flow can be run; one that raises is told in one line."""
     (online.directory / "plain.py").write_text(

@@ -77,14 +77,19 @@ class Session:
         self.change(status="ended", verdict=verdict, summary=summary, turns=4, dollars=0.1312)
         self.gateway.in_store(lambda store: store.release(self.lease))
 
-    def ask(self, kind: FormKind = "approval", content: Mapping[str, Any] | None = None, seconds: float | None = 3600) -> Form:
+    def ask(
+        self,
+        kind: FormKind = "approval",
+        content: Mapping[str, Any] | None = None,
+        seconds: float | None = 3600,
+        flow_run_id: str | None = None,
+    ) -> Form:
         """Open a form."""
 
         async def work(store: Store) -> Form:
             given = {"calls": [asked()]} if content is None else dict(content)
-            return await store.open_form(
-                self.lease, f"frm-{uuid4().hex}", key=f"turn-{uuid4().hex[:6]}", kind=kind, content=given, flow_run_id=None, seconds=seconds
-            )
+            told: dict[str, Any] = {"kind": kind, "content": given, "flow_run_id": flow_run_id, "seconds": seconds}
+            return await store.open_form(self.lease, f"frm-{uuid4().hex}", key=f"turn-{uuid4().hex[:6]}", **told)
 
         form: Form = self.gateway.in_store(work)
         return form

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
+from uuid import uuid4
 
 import jsonschema
 import pytest
@@ -229,6 +231,21 @@ def test_of_twenty_answers_one_wins(world: World) -> None:
     assert kept.answer["decisions"]["toolu_9"]["decision"] == "approve"
     late = next(one for one in answers if one.status == 409)
     assert "has answered it already" in late.why
+
+
+def test_an_answer_counts_though_prefect_does_not_reply(start_gateway: StartGateway) -> None:
+    """Whoever answered, or cancelled, is told so, and not that it should be tried again."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        world = World(start_gateway(PREFECT_API_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/api"))
+        token = world.token("steer", "approve")
+        session = world.session()
+        form = session.ask(flow_run_id=str(uuid4()))
+        answer = {"decisions": {"toolu_9": {"decision": "approve", "hash": form.content["calls"][0]["hash"]}}}
+        answered = world.post(f"/v1/sessions/{session.id}/forms/{form.id}", token, answer)
+        assert (answered.status, answered.json["status"], answered.json["person"]) == (200, "answered", "ada")
+        world.gateway.in_store(lambda store: store.release(session.lease))
+        cancelled = world.post(f"/v1/sessions/{session.id}/cancel", token)
+        assert (cancelled.status, cancelled.json["status"]) == (200, "cancelled")
 
 
 def test_answers_that_come_too_late_or_do_not_fit(world: World) -> None:

@@ -16,7 +16,7 @@ from prefect_routines.store import SessionRecord, Store
 from prefect_routines.testing import ScriptedClaude, call, say
 from waiting import until
 
-from .place import Place
+from .place import ENDED, Place
 
 ROUTINE = """\
 import time
@@ -32,6 +32,21 @@ async def hang() -> str:
 def works() -> str:
     \"\"\"Works for long.\"\"\"
     return "Go."
+"""
+
+
+BY_HAND = """\
+from prefect import flow
+from prefect_routines import Session
+
+@flow
+async def works():
+    try:
+        async with Session("works") as session:
+            await session.run("Go.")
+    except Exception:
+        pass
+    return "went on"
 """
 
 
@@ -64,9 +79,9 @@ def running(words: str) -> list[str]:
     return found
 
 
-def started(place: Place, name: str, claude: ScriptedClaude) -> tuple[str, SessionRecord]:
-    """A run of the routine whose first call is under way, and its session."""
-    place.flow("works", ROUTINE.format(name=name))
+def started(place: Place, code: str, claude: ScriptedClaude) -> tuple[str, SessionRecord]:
+    """A run of the flow whose first call is under way, and its session."""
+    place.flow("works", code)
     run = place.start(place.deploy("works.py:works", job_variables={"env": claude.environment()}))
     session: SessionRecord = until(lambda: next(iter(on_store(lambda store: store.sessions(flow_run_id=run))), None), 90)
 
@@ -82,7 +97,7 @@ def test_a_cancelled_session_leaves_no_process(place: Place) -> None:
     """Not even one that left its process group; the run is Cancelled, the workspace is kept, Claude is asked nothing more."""
     mark = f"98765.{os.getpid()}"
     with ScriptedClaude([say(call("bash", command=f"setsid sleep {mark} & sleep {mark}")), say("Never said.")]) as claude:
-        run, session = started(place, "cancel-works", claude)
+        run, session = started(place, ROUTINE.format(name="cancel-works"), claude)
         until(lambda: len(running(f"sleep {mark}")) > 1, 30)
         began = time.monotonic()
         done = cancel(session)
@@ -102,9 +117,23 @@ def test_a_cancelled_session_leaves_no_process(place: Place) -> None:
 def test_a_session_that_hangs_is_ended_by_its_worker(place: Place) -> None:
     """It cannot hear anybody; its worker is told by way of Prefect, and the session still ends as cancelled."""
     with ScriptedClaude([say(call("hang")), say("Never said.")]) as claude:
-        run, session = started(place, "cancel-hangs", claude)
+        run, session = started(place, ROUTINE.format(name="cancel-hangs"), claude)
         done = cancel(session)
         assert done.returncode == 0, done.stderr + done.stdout
         place.until(run, "Cancelled")
         assert on_store(lambda store: store.session(session.id)).status == "ended"
         assert [entry.kind for entry in on_store(lambda store: store.entries(session.id))].count("session.cancelled") == 1
+
+
+@pytest.mark.timeout(300)
+def test_a_hand_written_flow_ends_as_cancelled_with_its_session(place: Place) -> None:
+    """Though its author swallows errors: the process ends in order, and its worker has no crash to report."""
+    with ScriptedClaude([say(call("bash", command="sleep 600")), say("Never said.")]) as claude:
+        run, session = started(place, BY_HAND, claude)
+        done = cancel(session)
+        assert done.returncode == 0, done.stderr + done.stdout
+        ended = place.until(run, *ENDED)
+        assert (ended["state_name"], ended["state"]["message"]) == ("Cancelled", "cancelled by ada (cli)")
+        until(lambda: "aborted by orchestrator" in place.workers[0].said, 30)
+        assert place.run(run)["state_name"] == "Cancelled"
+        assert on_store(lambda store: store.session(session.id)).status == "ended"

@@ -20,6 +20,7 @@ from prefect_routines.cli.progress import Progress
 from prefect_routines.cli.server import prefect_api
 from prefect_routines.cli.terminal import DONE, MISTAKE, NOT_DONE, SIGNALLED, complain, console, note, text
 from prefect_routines.errors import RoutinesError, SettingsError
+from prefect_routines.session.holding import RunCancelled
 from prefect_routines.store import SessionRecord, Store
 from prefect_routines.verdict import GREEN, Outcome, WorkNotDone
 
@@ -114,6 +115,8 @@ class Engine:
             self.stopped_by = signal.SIGTERM
             self._set_cancelled("Stopped by SIGTERM")
             return error
+        except RunCancelled as error:
+            return error.state
         except Exception as error:
             return error
         finally:
@@ -204,7 +207,9 @@ class Ending:
         elif not self._transcripts and not self.stopped_by:
             out.print(text(("✓ completed", "bold green"), " · the flow used no session"))
         for session_id, transcript in self._transcripts.items():
-            if transcript.verdict is None and (self.stopped_by or self.error is not None) and transcript.config:
+            if transcript.cancelled is not None:
+                note(f'Nothing is lost. Go on with: routines resume {session_id} "..."')
+            elif transcript.verdict is None and (self.stopped_by or self.error is not None) and transcript.config:
                 how = "Stopped" if self.stopped_by else "Not finished"
                 note(f"{how}; nothing is lost. Go on with: routines run {self._path} --continue {session_id}")
         if self.stopped_by and not any(transcript.config for transcript in self._transcripts.values()):

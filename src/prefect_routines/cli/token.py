@@ -31,7 +31,9 @@ class Right(StrEnum):
 @app.command("create")
 def create(
     context: typer.Context,
-    deployment: Annotated[str | None, typer.Argument(metavar="[DEPLOYMENT]", help="flow/deployment, or its id.")] = None,
+    deployment: Annotated[
+        str | None, typer.Argument(metavar="[DEPLOYMENT]", help="flow/deployment, its id, or the routine's name where that is enough.")
+    ] = None,
     name: Annotated[
         str, typer.Option(help="What it is for. With --scope the person who uses it: what is done with it is journaled under this name.")
     ] = "",

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from prefect_routines.errors import AnswerRefused, LeaseHeld, LeaseLost, RoutinesError
+from prefect.exceptions import Abort, Pause
+
+from prefect_routines.errors import AnswerRefused, LeaseHeld, LeaseLost, RoutinesError, SessionCancelled
 from prefect_routines.notices.notify import notify
 from prefect_routines.session import waiting
 from prefect_routines.session.steering import PREFECT_UI
 from prefect_routines.session.waiting import Suspend
 from prefect_routines.steering.acts import CANCELLED, wake
 from prefect_routines.store import Store
+from prefect_routines.visible import visible
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
     from prefect_routines.session.session import Session
     from prefect_routines.store import Form, Lease, SessionRecord
 
 CLOSING = 60.0  # seconds that a session may take to close before a suspension
+
+
+class RunCancelled(Abort):
+    """Ends the process of a run that has been marked as cancelled.
+
+    Attributes:
+        state: The state that the run is in, as Prefect's engine looks for it.
+    """
+
+    def __init__(self, state: State[Any]) -> None:
+        super().__init__(state.message)
+        self.state = state
 
 
 async def acquire(session: Session, record: SessionRecord) -> Lease:
@@ -63,8 +82,6 @@ def is_suspension(error: BaseException | None) -> bool:
 
     Not when an inner session of the same run has seen to that already.
     """
-    from prefect.exceptions import Pause
-
     return isinstance(error, Suspend) or (isinstance(error, Pause) and not hasattr(error, "of_session"))
 
 
@@ -76,8 +93,6 @@ async def suspend(session: Session, form: Form, pause_key: str, *, note: str = "
     Args:
         note: What the form says on top.
     """
-    from prefect.exceptions import Pause
-
     pause = Pause(state=await waiting.show_form(session, form, pause_key, note=note))
     pause.of_session = session.id  # type: ignore[attr-defined]  # the sessions around this one just close
     with contextlib.suppress(RoutinesError):
@@ -86,6 +101,29 @@ async def suspend(session: Session, form: Form, pause_key: str, *, note: str = "
             if now is not None and now.status != "open":
                 await wake(now)
     return pause
+
+
+async def cancel_run(session: Session, why: SessionCancelled) -> BaseException:
+    """End a run, now that its session is cancelled and closed, and the runs around it; what ends the process then.
+
+    Prefect's engine reports a crash when it meets an exception that it does not know. An `Abort` it takes for a run that is settled.
+    """
+    from prefect import get_client
+    from prefect.states import Cancelled
+
+    around: UUID | None = UUID(session.flow_run.id)
+    state: State[Any] = Cancelled(message=visible(str(why)))
+    try:
+        async with get_client() as client:
+            while around is not None:
+                await client.set_flow_run_state(around, state, force=True)
+                run = await client.read_flow_run(around)
+                outer = run.parent_task_run_id if run.deployment_id is None else None  # that of a deployment is another process's
+                around = (await client.read_task_run(outer)).flow_run_id if outer is not None else None
+    except Exception as error:
+        session.log(f"The run could not be marked as cancelled: {type(error).__name__}", logging.WARNING)
+        return why
+    return RunCancelled(state)
 
 
 async def before_suspension(session: Session, form: Form | None) -> tuple[Form, str]:

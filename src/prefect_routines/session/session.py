@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from prefect_routines.config import config
 from prefect_routines.connectors.connector import Connections
-from prefect_routines.errors import SettingsError
+from prefect_routines.errors import SessionCancelled, SettingsError
 from prefect_routines.events import Event, new_session_id
 from prefect_routines.notices.notify import notify
 from prefect_routines.policy import Decision
@@ -118,6 +118,7 @@ class Session:
 
         Raises:
             Pause: Prefect's; it ends the process of a suspended run.
+            RunCancelled: A person has cancelled the session, and the run has ended with it.
         """
         self._ended_by = kind
         suspended = None
@@ -128,6 +129,8 @@ class Session:
             await self._stack.aclose()
             if suspended is not None:
                 raise await holding.suspend(self, *suspended, note=getattr(error, "note", "")) from None
+            if isinstance(error, SessionCancelled) and self._routine is None:  # a routine gives its run the state itself
+                raise await holding.cancel_run(self, error) from None
 
     async def _open(self) -> None:
         self.flow_run = Run.current()

@@ -6,18 +6,24 @@ Read in 3.8.8 and 3.9.1.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
+import logging
 import os
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
+
+import httpx
 
 if TYPE_CHECKING:
     import anyio.abc
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
+
+T = TypeVar("T")
 
 # module -> name -> the arguments that we give
 NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
@@ -58,7 +64,9 @@ NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "prefect.runner._state_proposer": {"StateProposer": ("client",)},
     "prefect.workers.base": {
+        "BaseWorker._submit_run": ("flow_run",),
         "BaseWorker._submit_scheduled_flow_runs": ("flow_run_response",),
+        "BaseWorker._sync_and_initialize": (),
     },
 }
 
@@ -172,6 +180,62 @@ class Supervision:
         )
         result = await executor.submit(task_status=task_status)
         return result.status_code if result is not None else None
+
+
+async def tried_again(work: Awaitable[T]) -> T:
+    """Await a piece of one of the worker's loops. A cancellation that nobody asked for would end the loop, and the worker with it.
+
+    Raises:
+        httpx.TransportError: There was one; Prefect's loops go on after that.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise httpx.TransportError("cancelled though nobody asked for it") from error
+
+
+class EachAlone:
+    """A worker's task group in which no task takes the others down with it.
+
+    Prefect runs all runs of a worker, and its connection to the server, in one task group of anyio, and that is cancelled as a whole
+    when one of its tasks ends with an error - or with a cancellation that nobody asked for, and then the worker ends without a word.
+    """
+
+    def __init__(self, group: anyio.abc.TaskGroup, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        self._group, self._logger = group, logger
+        self.cancel_scope = group.cancel_scope
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *arguments: Any, name: object = None) -> None:
+        """Start a task whose error is logged and ends there."""
+        self._group.start_soon(self._alone, function, arguments, name=name or getattr(function, "__qualname__", None))
+
+    async def start(self, function: Callable[..., Awaitable[Any]], *arguments: Any, name: object = None) -> Any:
+        """Start a task and wait for what it says first; until then its error is the caller's."""
+
+        async def begin(*, task_status: anyio.abc.TaskStatus[Any]) -> None:
+            said = getattr(task_status, "_future", None)  # as Prefect looks at it
+            await self._alone(function, arguments, lambda: said is not None and said.done(), task_status=task_status)
+
+        return await self._group.start(begin, name=name or getattr(function, "__qualname__", None))
+
+    async def _alone(
+        self, work: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...], on_its_own: Callable[[], bool] = lambda: True, **more: Any
+    ) -> None:
+        try:
+            await work(*arguments, **more)
+        except asyncio.CancelledError as error:
+            if self.cancel_scope.cancel_called:
+                raise
+            self._logger.exception("Something of the worker was cancelled though nobody asked for it; the worker goes on")
+            if not on_its_own():
+                raise RuntimeError("cancelled though nobody asked for it") from error
+        except Exception:
+            if not on_its_own():
+                raise
+            self._logger.exception("Something of the worker failed; the worker goes on")
 
 
 def handle(process: Process, scope: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from pydantic import Field, PrivateAttr
 from prefect_routines.errors import SettingsError
 from prefect_routines.notices.sender import keep_sending
 from prefect_routines.workers.orphans import Orphans
-from prefect_routines.workers.prefect_internals import Supervision, missing
+from prefect_routines.workers.prefect_internals import EachAlone, Supervision, missing, tried_again
 from prefect_routines.workers.push import Push
 from prefect_routines.workers.starter import ForkedHooks, Job, WarmStarter
 from prefect_routines.workers.warm import Warm
@@ -86,6 +87,23 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         self._tasks: list[asyncio.Task[None]] = []
         self._asking = asyncio.Lock()
 
+    async def start(self, run_once: bool = False, with_healthcheck: bool = False, printer: Callable[..., None] = print) -> None:
+        """Prefect's loops, for ever or once.
+
+        Raises:
+            RuntimeError: They ended though nobody stopped the worker. Prefect's command would take that for an orderly end.
+        """
+        why: BaseException | None = None
+        try:
+            await super().start(run_once, with_healthcheck, printer)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            why = error
+        if why is not None or not run_once:
+            raise RuntimeError("the worker's loops ended though nobody stopped it; start it again") from why
+
     async def setup(self) -> None:
         """Prefect's setup, then the warm process, the subscription and the search for dead runs."""
         self._warm = Warm()
@@ -100,6 +118,21 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         self._orphans = Orphans(client, self._supervision, self._work_pool_name, self._logger)
         loops = (self._warm_up(), self._push.listen(), self._push.take(), self._push.poll_cancelled(client), self._orphans.watch())
         self._tasks = [asyncio.create_task(loop) for loop in (*loops, self._look_after_forms(), keep_sending())]
+
+    async def _sync_and_initialize(self) -> None:
+        """Prefect's first word with the server, and each further one. The task group is new with each setup."""
+        if self._runs_task_group is not None and not isinstance(self._runs_task_group, EachAlone):
+            self._runs_task_group = EachAlone(self._runs_task_group, self._logger)  # type: ignore[assignment]  # all that Prefect uses of it
+        await tried_again(super()._sync_and_initialize())
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        """Prefect's way with one run. What fails before the run is claimed, such as a busy server, leaves it to be taken again."""
+        try:
+            await super()._submit_run(flow_run)
+        except BaseException:
+            self._submitting_flow_run_ids.discard(flow_run.id)
+            self._release_limit_slot(flow_run.id)
+            raise
 
     async def _look_after_forms(self) -> None:
         """Runs that wait for a person have no process: somebody must see that their time is over, or that the answer is there."""
@@ -136,7 +169,7 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take what is due. One at a time: two answers about the same run would submit it twice."""
         async with self._asking:
-            return await super().get_and_submit_flow_runs()
+            return await tried_again(super().get_and_submit_flow_runs())
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         """As many as may start now, in the server's order; the next ones follow as soon as one of these runs."""
