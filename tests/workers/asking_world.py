@@ -12,7 +12,7 @@ from prefect_routines.store import Form, SessionRecord, Store
 from prefect_routines.testing import ScriptedClaude, call, say
 from waiting import until
 
-from .place import Place
+from .place import ENDED, Place
 
 REPORT = say(call("report", verdict="needs_attention", summary="The end."))
 TELLS = [say(call("tell", room="all", text="Hello")), say(call("report", verdict="done", summary="They know."))]
@@ -81,7 +81,7 @@ class World:
 
     def went_on_once(self, run: str) -> None:
         """The run ended well: a second process of its session found the answer, and made the one call that was asked about."""
-        self.place.until(run, "COMPLETED", seconds=150)  # who is lost with his worker is called crashed for a while
+        assert self.place.until(run, *ENDED)["state_type"] == "COMPLETED"
         session = self.session(run)
         assert (session.status, session.verdict) == ("ended", "done")
         entries = self.in_store(lambda store: store.entries(session.id))
