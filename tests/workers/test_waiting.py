@@ -43,6 +43,8 @@ def test_a_call_that_asks_suspends_the_run_until_the_form_in_prefect_is_filled_i
         assert world.told == ["all: Hello"]
         settled = world.in_store(lambda store: store.form(form.id))
         assert (settled.status, settled.via) == ("answered", "prefect")
+        assert not world.in_store(lambda store: wake(store, settled))  # as somebody does who looked a moment before
+        assert place.run(run)["state_type"] == "FAILED"
         assert [request.results[0].text for request in claude.requests[1:]] == ["told"]
 
 
@@ -214,7 +216,7 @@ def _next_form(world: World, run: str, first: Form) -> Form | None:
 async def _wake(store: Store, form: Form) -> bool:
     kept = await store.form(form.id)
     assert kept is not None
-    return await wake(kept)
+    return await wake(store, kept)
 
 
 @pytest.mark.timeout(300)
