@@ -141,8 +141,6 @@ async def test_nothing_stays_when_the_starter_is_killed(tmp_path: Path) -> None:
     code = f"""
 import asyncio, os, sys
 from prefect_routines.up.process import Process
-from waiting import until_async
-from waiting import until_async
 async def main():
     process = await Process.start([sys.executable, "-c", {WITH_CHILD!r}], dict(os.environ), lambda line: print(line.decode(), flush=True))
     await asyncio.sleep(600)
