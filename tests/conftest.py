@@ -11,12 +11,12 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from waiting import answers, until
 
 _GIVEN = "TEST_PREFECT_API_URL"  # set by a test that starts further tests in a process of their own: they share its server
 
@@ -97,12 +97,8 @@ def prefect_server() -> Iterator[str]:
 
 
 def _wait_until_healthy(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
-                return
-        except OSError as error:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the Prefect server did not start: {log.read_text(errors='replace')[-3000:]}") from error
-            time.sleep(0.1)  # between two looks at a condition
+    def said() -> str:
+        return f"the Prefect server did not start: {log.read_text(errors='replace')[-3000:]}"
+
+    until(lambda: server.poll() is not None or answers(f"{address}/health"), what=said)
+    assert server.poll() is None, said()

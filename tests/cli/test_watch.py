@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +15,7 @@ from prefect_routines.session.live import LiveText
 from prefect_routines.store import Lease, Store
 from prefect_routines.testing import ScriptedClaude, call, say
 from prefect_routines.testing.api import Scripts
+from waiting import until_async
 
 from .sessions_by_hand import Home, a_call, result, turn, verdict, waits
 from .terminal import Terminal
@@ -61,7 +61,7 @@ class Acting:
 
     async def watched(self) -> None:
         """Wait until somebody watches."""
-        await until(self._pulse)
+        await until_async(self._pulse)
 
     async def _pulse(self) -> bool:
         self.live.watched = (await self.store.pulse(self.lease.session_id)).watched
@@ -84,15 +84,6 @@ async def acting(home: Home, **record: Any) -> AsyncIterator[Acting]:
             ("user.message", {"prompt": 1, "content": [{"type": "text", "text": "Bring it up to date."}]}),
         )
         yield act
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
-    """The first true value of the condition."""
-    deadline = time.monotonic() + seconds
-    while not (value := await condition()):
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.02)  # between two looks
-    return value
 
 
 async def test_text_is_shown_while_it_is_written_and_once(home: Home, sit: Sit) -> None:
@@ -135,7 +126,7 @@ async def test_a_line_is_typed_while_output_streams(home: Home, sit: Sit) -> Non
         shown = await asyncio.to_thread(typist.until, "› There is a pul")
         assert "Bring it up to date" not in shown
         typist.type("x\x7fl request already.\r")
-        acts = await until(lambda: act.store.acts(SESSION))
+        acts = await until_async(lambda: act.store.acts(SESSION))
         assert [(one.kind, one.text, one.via) for one in acts] == [("message", "There is a pull request already.", "cli")]
         message = {"content": [{"type": "text", "text": f"[Message from {acts[0].person}]\n{acts[0].text}"}], "by": "ada", "via": "cli"}
         await act.record(("user.message", message))
@@ -171,7 +162,7 @@ async def test_a_form_is_answered_where_it_is_shown(home: Home, sit: Sit) -> Non
             found = await act.store.form(form.id)
             return found if found and found.status == "answered" else None
 
-        now = await until(answered)
+        now = await until_async(answered)
         assert now.answer["decisions"]["toolu_7"]["decision"] == "approve"
         assert now.answer["replies"] == {"q": "quite sure"}
         await act.record(
@@ -202,7 +193,7 @@ async def test_ctrl_c_asks_what_is_meant(home: Home, sit: Sit) -> None:
         typist.type("\x03")
         await asyncio.to_thread(typist.until, "[i]nterrupt")
         typist.type("i")
-        acts = await until(lambda: act.store.acts(SESSION))
+        acts = await until_async(lambda: act.store.acts(SESSION))
         assert [one.kind for one in acts] == ["interrupt"]
         await act.record(("turn.interrupted", {"turn": 1, "attempt": 1, "text": "", "person": "ada", "via": "cli"}))
         await asyncio.to_thread(typist.until, "interrupted by ada (cli)")

@@ -8,12 +8,13 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from waiting import until
 
 CONFIG = """
 global: {scrape_interval: 1s, evaluation_interval: 1s}
@@ -72,12 +73,13 @@ def _data(address: str) -> Any:
 
 
 def _wait_until_alert_fires(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+    def fires() -> bool:
+        if server.poll() is not None:
+            return True
+        with contextlib.suppress(OSError):
             firing = [alert for alert in _data(f"{url}/api/v1/alerts")["alerts"] if alert["state"] == "firing"]
-            if firing and _data(f"{url}/api/v1/query?query=job:up:sum%3E0")["result"]:
-                return
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"Prometheus did not start: {log.read_text(errors='replace')[-3000:]}")
-        time.sleep(0.1)  # between two looks at a condition
+            return bool(firing and _data(f"{url}/api/v1/query?query=job:up:sum%3E0")["result"])
+        return False
+
+    until(fires, 60, lambda: log.read_text(errors="replace")[-3000:])
+    assert server.poll() is None, log.read_text(errors="replace")[-3000:]

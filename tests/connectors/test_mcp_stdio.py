@@ -21,6 +21,7 @@ from prefect_routines.connectors.mcp.results import HALF_DONE, TEXT_MAX
 from prefect_routines.errors import OutcomeUnknown, ToolError
 from prefect_routines.workspace.sandbox import SandboxSpec
 from prefect_routines.workspace.setup import READY
+from waiting import until_async
 
 from .mcp_sessions import SERVERS, Talk, approved, command, talking, text_of
 
@@ -165,9 +166,7 @@ async def test_calls_in_flight_end_when_the_server_dies(talk: Talk) -> None:
     """All of them, at once; and they do not bring it up twice."""
     await talk.call("echo", text="x")
     waiting = [asyncio.create_task(talk.call("hang")) for _ in range(3)]
-    async with asyncio.timeout(15):
-        while not (talk.directory / "hanging").exists():  # noqa: ASYNC110  # a file of the server's is no event
-            await asyncio.sleep(0.01)
+    await until_async((talk.directory / "hanging").exists, 15)
     [pid] = server_pids(talk.directory)
     os.kill(pid, 9)
     for task in waiting:
@@ -243,9 +242,7 @@ def setups() -> dict[Path, int]:
 
 async def begun(before: Collection[Path]) -> Path:
     """Where a setup script is at work now; it makes a file that says so."""
-    async with asyncio.timeout(30):
-        while not (new := [place for place in setups() if place not in before and (place / "result" / "waits").exists()]):  # noqa: ASYNC110  # a file is no event
-            await asyncio.sleep(0.02)
+    new = await until_async(lambda: [place for place in setups() if place not in before and (place / "result" / "waits").exists()], 30)
     return new[0]
 
 

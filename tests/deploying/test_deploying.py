@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,6 +14,7 @@ from prefect_routines.deploying.deployed import Deployed, find, read_deployed
 from prefect_routines.deploying.fire_times import fire_times
 from prefect_routines.deploying.gating import gate_triggers, pause, unpause
 from prefect_routines.gateway.targets import gate
+from waiting import until_async
 
 from .conftest import Project
 
@@ -82,12 +81,13 @@ async def test_a_gated_trigger_fires_for_what_the_gateway_lets_through_alone(pro
     async with get_client() as client:
         for one in (outside, elsewhere, through):
             await client.request("POST", "/events", json=[one.model_dump(mode="json")])
-        deadline = time.monotonic() + 60
-        runs: list[dict[str, Any]] = []
-        while not runs and time.monotonic() < deadline:
-            await asyncio.sleep(0.2)  # between two looks at a condition
+
+        async def started() -> list[dict[str, Any]]:
             chosen = {"flow_runs": {"deployment_id": {"any_": [deployed.id]}}}
-            runs = (await client.request("POST", "/flow_runs/filter", json=chosen)).json()
+            found: list[dict[str, Any]] = (await client.request("POST", "/flow_runs/filter", json=chosen)).json()
+            return found
+
+        runs = await until_async(started, 60, every=0.2)
     assert [run["parameters"]["event"] for run in runs] == [str(through.id)]  # events are dealt with in their order
 
 

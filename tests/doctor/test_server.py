@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -28,6 +27,7 @@ from prefect_routines.doctor.server import (
     skew,
 )
 from prefect_routines.gateway.sources import WebhookSource
+from waiting import until_async
 
 
 @pytest.fixture
@@ -120,11 +120,10 @@ async def test_a_run_that_has_lost_its_process_is_to_be_looked_at(client: Prefec
         await client.request("POST", "/events", json=[beating])
         return (await look_at_runs(client, [str(made)], minutes=0.3)).saw
 
-    async with asyncio.timeout(90):
-        while True:
-            if await told() == f"no sign of life for 0.3 minutes from {lost.name}":
-                break
-            await asyncio.sleep(1)  # between two looks at a condition
+    async def alone() -> bool:
+        return await told() == f"no sign of life for 0.3 minutes from {lost.name}"
+
+    await until_async(alone, 90, every=1)
     await client.delete_deployment(made)
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from chromium import browser
 from prefect_routines.store import Store
 
 pytest.register_assert_rewrite("e2e.harness.case")  # its asserts say what they saw
 
 from .harness.pool import Pool  # noqa: E402
 
-SHOTS = os.environ.get("TEST_SCREENSHOTS")  # a directory, for a person who wants to look
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+__all__ = ["browser"]
 
 
 @pytest.fixture(scope="session")
@@ -31,16 +29,6 @@ def pool(prefect_server: str) -> Iterator[Pool]:
     pool = Pool()
     yield pool
     pool.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from waiting import until
+
 ROUTINES = [sys.executable, "-c", "from prefect_routines.cli import main; main()"]
 
 
@@ -24,17 +24,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def until(look: Callable[[], T | None], what: str, *, seconds: float = 120) -> T:
-    """What `look` finds, as soon as it finds something; an answer that does not come yet is no answer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(OSError):
-            if found := look():
-                return found
-        assert time.monotonic() < deadline, f"{what}: it did not come to pass in {seconds:.0f} s"
-        time.sleep(0.1)  # between two looks at a condition
 
 
 class Machine:
@@ -89,7 +78,7 @@ class Machine:
         with log.open("wb") as said:
             process = subprocess.Popen(command, cwd=self.project, env=self.environment, stdout=said, stderr=subprocess.STDOUT)
             try:
-                until(lambda: process.poll() is not None or "Everything answers" in log.read_text(), "the start", seconds=180)
+                until(lambda: process.poll() is not None or "Everything answers" in log.read_text(), 180)
                 assert process.poll() is None, log.read_text()
                 yield process
             finally:

@@ -6,13 +6,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from prefect_routines.testing import ScriptedClaude, call, say
+from waiting import answers, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,10 +41,9 @@ def test_the_wheel_installs_by_plain_pip_and_its_prefect_server_starts(environme
     command = [str(environment / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, env=clean, stdout=log, stderr=subprocess.STDOUT) as server:
         try:
-            deadline = time.monotonic() + 120
-            while not _answers(f"http://127.0.0.1:{port}/api/health"):
-                assert server.poll() is None, (tmp_path / "log").read_text()
-                assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            said = (tmp_path / "log").read_text
+            until(lambda: server.poll() is not None or answers(f"http://127.0.0.1:{port}/api/health"), what=said)
+            assert server.poll() is None, said()
         finally:
             server.terminate()
             server.wait(30)
@@ -75,11 +73,3 @@ def test_the_wheel_is_typed_and_carries_its_entry_points(environment: Path) -> N
         "assert found.load().AnthropicCredentials"
     )
     subprocess.run([str(environment / "python"), "-c", code], check=True)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2):
-            return True
-    except OSError:
-        return False

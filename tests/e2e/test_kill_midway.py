@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from waiting import until
+
 from .harness.case import Case
 from .harness.pool import Pool
-from .harness.processes import alive, wait_until
+from .harness.processes import alive
 from .harness.routine import STEPS, play, waits
 
 WAITING = [(waits("wait"),), *STEPS]
@@ -29,7 +31,7 @@ def test_a_reply_that_was_streaming_is_asked_for_once_more(pool: Pool, tmp_path:
     with Case(pool, tmp_path, script=play(silent=1)) as case:
         run = case.start()
         request = case.claude.wait_for(2, 60)
-        wait_until(lambda: request.status, "the reply has begun")
+        until(lambda: request.status, what="the reply has begun")
         tree = run.kill()
         assert case.retry().wait() == 0
         case.judge(tree)
@@ -41,9 +43,9 @@ def test_a_command_that_was_running_is_not_run_again(pool: Pool, tmp_path: Path)
     """It and what it started in sessions of their own are gone, and Claude is told that the outcome is unknown."""
     with Case(pool, tmp_path, script=play(WAITING)) as case:
         run = case.start()
-        wait_until(lambda: case.has_session() and case.ran() == ["wait"], "the command runs")
+        until(lambda: case.has_session() and case.ran() == ["wait"], what="the command runs")
         tree = run.kill()
-        wait_until(lambda: not alive(tree), "the sandbox ended with the process that made it")
+        until(lambda: not alive(tree), what="the sandbox ended with the process that made it")
         case.go()
         assert case.retry().wait() == 0
         case.judge(tree)
@@ -56,11 +58,11 @@ def test_everything_ends_when_the_whole_service_is_killed(pool: Pool, tmp_path: 
     """As systemd and container runtimes do it: the worker's group at once. What runs in the sandbox has left that group."""
     with Case(pool, tmp_path, script=play(WAITING)) as case:
         run = case.start()
-        wait_until(lambda: case.has_session() and case.ran() == ["wait"], "the command runs")
+        until(lambda: case.has_session() and case.ran() == ["wait"], what="the command runs")
         tree = run.tree_now()
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-        wait_until(lambda: not alive(tree), "the sandbox ended")
+        until(lambda: not alive(tree), what="the sandbox ended")
 
 
 @pytest.mark.parametrize("first", ["the orphan", "the retry"])
@@ -71,11 +73,11 @@ def test_a_push_that_was_under_way_arrives_once(pool: Pool, tmp_path: Path, firs
         hook.write_text(HOOK)
         hook.chmod(0o755)
         run = case.start()
-        wait_until((case.docs.path / "waiting").exists, "the push is under way")
+        until((case.docs.path / "waiting").exists, what="the push is under way")
         tree = run.kill()
         if first == "the orphan":
             (case.docs.path / "go").touch()
-            wait_until(lambda: not alive(tree), "the push has ended")
+            until(lambda: not alive(tree), what="the push has ended")
         assert case.retry().wait() == 0
         (case.docs.path / "go").touch()
         case.judge(tree)

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from chromium import SHOTS
 from prefect_routines.blocks import CONNECTORS
 from prefect_routines.testing import LocalForge, ScriptedClaude, call, say
-
-from .conftest import SHOTS
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = (

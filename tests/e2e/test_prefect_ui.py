@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from chromium import SHOTS
 from prefect_routines.testing import ScriptedClaude, call, say
-from workers.place import ENDED, Place, wait_for
-from workers.test_waiting import REPORT, World
-
-from .conftest import SHOTS
+from waiting import until
+from workers.asking_world import REPORT, World
+from workers.place import ENDED, Place
 
 HELLO = "Hello <b>all</b>\u202e, [look](http://evil.example)"
 
@@ -57,14 +57,14 @@ def test_suspend_message_and_resume_by_clicks_alone(ui_place: Place, page: Page,
     with ScriptedClaude([say(call("bash", command="sleep 200")), REPORT]) as claude:
         world = World(ui_place, "ui-suspend", tmp_path, claude)
         run = world.start()
-        wait_for(lambda: claude.requests, 90)
+        until(lambda: claude.requests, 90)
         open_run(page, ui_place, run)
         page.get_by_role("button", name="Suspend").click()
         shot(page, "suspend-dialog")
         page.get_by_role("button", name=re.compile("Suspend|Submit")).last.click()
         form = world.form(run)
         assert form.kind == "pause"
-        wait_for(lambda: (ui_place.run(run)["state"]["state_details"] or {}).get("run_input_keyset"), 30)
+        until(lambda: (ui_place.run(run)["state"]["state_details"] or {}).get("run_input_keyset"), 30)
         page.reload()
         page.get_by_role("button", name="Resume").click()
         page.get_by_text("The session waits.").wait_for(timeout=30_000)

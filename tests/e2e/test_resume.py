@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from waiting import until
+
 from .harness.case import Case
 from .harness.pool import Pool
-from .harness.processes import alive, wait_until
+from .harness.processes import alive
 from .harness.routine import STEPS, bash, play, waits
 
 WAITING = [(waits("wait"),), *STEPS]
@@ -25,7 +27,7 @@ def test_of_two_processes_one_works_and_the_other_says_who_does(pool: Pool, tmp_
     """The second one fails with one line and leaves the session alone."""
     with Case(pool, tmp_path, script=play(WAITING)) as case:
         first = case.start()
-        wait_until(lambda: case.has_session() and case.ran() == ["wait"], "the first process works")
+        until(lambda: case.has_session() and case.ran() == ["wait"], what="the first process works")
         second = case.start()
         assert second.wait() == 0
         assert f"failed: session {case.found().record.id} is being run by process {first.pid} on" in second.said
@@ -52,12 +54,12 @@ def test_a_process_that_was_stopped_beyond_its_lease_does_nothing_more(pool: Poo
     """Another one takes over; the first one, going on, finds its fencing number old and ends."""
     with Case(pool, tmp_path, script=play(WAITING), ROUTINES_LEASE_SECONDS="2") as case:
         first = case.start()
-        wait_until(lambda: case.has_session() and case.ran() == ["wait"], "the first process works")
+        until(lambda: case.has_session() and case.ran() == ["wait"], what="the first process works")
         tree = first.tree_now()
         first.signal(signal.SIGSTOP)
-        wait_until(case.lease_ran_out, "its lease runs out")
+        until(case.lease_ran_out, what="its lease runs out")
         second = case.retry()
-        wait_until(lambda: case.ran("again.log") == ["wait"], "the second process has taken over")
+        until(lambda: case.ran("again.log") == ["wait"], what="the second process has taken over")
         first.signal(signal.SIGCONT)
         assert first.wait() == 0
         assert "another process has taken it over" in first.said
@@ -97,7 +99,7 @@ def test_a_store_on_a_full_disk_fails_in_one_line_and_goes_on_when_there_is_room
         Case(pool, tmp_path, script=play(WAITING), database_url=f"sqlite+aiosqlite:///{disk / 'store.db'}") as case,
     ):
         run = case.start()
-        wait_until(lambda: case.has_session() and case.ran() == ["wait"], "the session works")
+        until(lambda: case.has_session() and case.ran() == ["wait"], what="the session works")
         ballast = fill(disk)
         case.go()
         assert run.wait() == 0
@@ -141,7 +143,7 @@ def test_nothing_is_left_of_a_session_that_ended(pool: Pool, tmp_path: Path) -> 
     """Its processes are gone when the run is."""
     with Case(pool, tmp_path, script=play(WAITING)) as case:
         run = case.start()
-        wait_until(lambda: case.has_session() and case.ran() == ["wait"], "the session works")
+        until(lambda: case.has_session() and case.ran() == ["wait"], what="the session works")
         tree = run.tree_now()
         case.go()
         assert run.wait() == 0

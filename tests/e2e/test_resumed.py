@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from waiting import until
+
 from .harness.case import Case
 from .harness.pool import Pool
-from .harness.processes import alive, wait_until
+from .harness.processes import alive
 from .harness.routine import STEPS, bash, call, play
 
 MORE = "cd /workspace/docs; grep -q more api.md || { echo more >> api.md; git commit -qam 'Say more'; }"
@@ -30,7 +32,7 @@ def test_a_resumed_run_that_is_killed_goes_on_within_its_follow_up(pool: Pool, t
             assert kill < 8
         assert case.retry().wait() == 0
         assert case.state.message == "done: Documented."
-        wait_until(lambda: not alive(killed.tree), "nothing of the killed process is left")
+        until(lambda: not alive(killed.tree), what="nothing of the killed process is left")
         found = case.found()
         found.check_journal()
         assert found.record.id == before.record.id

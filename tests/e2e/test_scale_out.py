@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import yaml
 from prefect_routines.store import Store
 from prefect_routines.testing import ScriptedClaude, call, say
 from store.postgres_server import PostgresServer
+from waiting import until
 
 COMPOSE: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "deployments" / "compose.yaml").read_text())["services"]
 RUNS = 6
@@ -62,15 +63,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    """Wait for a condition; its value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)  # between two looks at a condition
-    return value
 
 
 class Site:
@@ -163,14 +155,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         claude = stack.enter_context(ScriptedClaude(script))
         site.start("redis")
         site.start("server")
-        until(lambda: site.ask("/health"), "the API did not answer", 180)
+        until(lambda: site.ask("/health"), 180)
         site.start("services")
         (place / "visits.py").write_text(ROUTINE)
         (place / "prefect.yaml").write_text(DEPLOYMENT.replace("PLACE", str(place)))
         for name in ("one", "two"):
             more = {"SITE": name, "VISITS": str(place / "visits"), "ROUTINES_HOME": str(place / f"routines-{name}")}
             site.start("worker", "--limit", str(AT_ONCE), "--name", name, name=f"worker-{name}", **more, **claude.environment())
-        until(lambda: online(site) == {"one", "two"}, f"the workers did not come: {site.logs()}")
+        until(lambda: online(site) == {"one", "two"}, what=site.logs)
         site.prefect("deploy", "--all")
         yield site
 
@@ -202,7 +194,7 @@ def test_runs_are_spread_over_both_workers_and_each_runs_once(site: Site) -> Non
     made = [
         site.ask(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"number": number}})["id"] for number in range(RUNS)
     ]
-    runs = until(lambda: ended(site, made), "the runs did not end", 300)
+    runs = until(lambda: ended(site, made), 300)
     assert Counter(run["state"]["message"] for run in runs) == {"done: It was a visit.": RUNS}, site.logs()
     calls = [line for line in visits(site) if line[0] in made]
     assert sorted(run for run, _ in calls) == sorted(made)
@@ -228,8 +220,8 @@ def test_an_event_taken_by_the_api_starts_a_run_through_redis(site: Site) -> Non
     before = {run["id"] for run in site.ask("/flow_runs/filter", {"limit": 50})}
     occurred = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     assert site.ask("/events", [{**event, "occurred": occurred}]) is not None
-    new = until(lambda: {run["id"] for run in site.ask("/flow_runs/filter", {"limit": 50})} - before, f"no run came: {site.logs()}", 90)
-    [run] = until(lambda: ended(site, list(new)), "the run did not end", 120)
+    new = until(lambda: {run["id"] for run in site.ask("/flow_runs/filter", {"limit": 50})} - before, 90, site.logs)
+    [run] = until(lambda: ended(site, list(new)))
     assert run["parameters"]["number"] == 99
     assert len([line for line in visits(site) if line[0] == run["id"]]) == 1
     keys = subprocess.run(["redis-cli", "-p", str(site.redis_port), "--scan"], capture_output=True, text=True, check=True).stdout

@@ -25,6 +25,7 @@ from prefect_routines.deploying import alarms
 from prefect_routines.deploying.alarms import ensure_alarms
 from prefect_routines.doctor.alarms import recent_alarms
 from prefect_routines.testing import ScriptedClaude, call, say
+from waiting import until_async
 
 ROOT = Path(__file__).parents[2]
 POOL = "silence"
@@ -66,14 +67,6 @@ async def client(prefect_server: str, told: list[dict[str, str]], monkeypatch: p
         yield client
         await ensure_alarms(client, [])
     config.cache_clear()
-
-
-async def _until(found: Callable[[], Awaitable[Any]], seconds: float) -> Any:
-    async with asyncio.timeout(seconds):
-        while True:
-            if value := await found():
-                return value
-            await asyncio.sleep(0.3)  # between two looks at a condition
 
 
 @pytest.fixture
@@ -145,7 +138,7 @@ async def test_a_run_that_nobody_takes_is_told(
     async def mine() -> list[dict[str, str]]:
         return [one for one in told if run.name in one["body"]]
 
-    [told_of_it] = await _until(mine, 90)
+    [told_of_it] = await until_async(mine, 90)
     what = f"ask/{late['name']} does not start"
     assert told_of_it["subject"] == f"routines: {what}"
     assert f"Is a worker of the work pool {POOL} running?" in told_of_it["body"]
@@ -154,7 +147,7 @@ async def test_a_run_that_nobody_takes_is_told(
     async def shown() -> bool:  # the feed is written every few seconds
         return what in [fired.what for fired in await recent_alarms(client, hours=1)]
 
-    assert await _until(shown, 30)
+    assert await until_async(shown, 30)
 
 
 @pytest.mark.timeout(280)
@@ -172,7 +165,7 @@ async def test_a_session_without_a_reply_is_told_and_one_with_a_reply_is_not(
         worker = _worker(tmp_path, claude.environment())
         try:
             answered = await client.create_flow_run_from_deployment(UUID(chatty["id"]))
-            await _until(lambda: _ended(client, answered.id), 120)
+            await until_async(lambda: _ended(client, answered.id), 120)
         finally:
             _stop(worker)
 
@@ -190,7 +183,7 @@ async def test_a_session_without_a_reply_is_told_and_one_with_a_reply_is_not(
         async def mine() -> list[dict[str, str]]:
             return [one for one in told if hangs.name in one["body"]]
 
-        [first, *_] = await _until(mine, 150)
+        [first, *_] = await until_async(mine, 150)
     finally:
         _stop(worker)
         silent.close()
@@ -216,7 +209,7 @@ async def test_a_source_that_never_sent_anything_is_told(client: PrefectClient, 
             await _post(client, f"webhook.{name}", {"prefect.resource.id": "webhook.lively"})
         return any("never" in one["subject"] for one in told) and (datetime.now(UTC) - began).total_seconds() > 25
 
-    await _until(silent, 60)
+    await until_async(silent, 60)
     assert {one["subject"] for one in told} == {"routines: source never is quiet"}
     assert "`routines inbox`" in told[0]["body"]
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 from prefect import flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
 
+from chromium import browser
 from prefect_routines.gateway.sources import WebhookSource
 
 from .gateway_process import SECRET, Gateway
 from .session_world import World
 
+__all__ = ["browser"]
 StartGateway = Callable[..., Gateway]
-CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @flow
@@ -65,16 +65,6 @@ def deployment(prefect_server: str) -> tuple[str, str]:
         assert isinstance(client, SyncPrefectClient)
         identity = client.create_deployment(flow_id=client.create_flow(nothing), name=name, entrypoint="x.py:nothing")
     return str(identity), f"nothing/{name}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from prefect_routines.store import Store
+from waiting import until
 
 ROUTINES = str(Path(sys.executable).with_name("routines"))
 SECRET = "s3cret-of-the-hook"
@@ -132,10 +132,7 @@ class Gateway:
 
     def until(self, holds: Callable[[], bool], seconds: float = 40) -> None:
         """Ask again until it holds."""
-        deadline = time.monotonic() + seconds
-        while not holds():
-            time.sleep(0.1)  # between two looks at a condition
-            assert time.monotonic() < deadline, "".join(line for line in self.lines if " INFO " not in line)[-3000:]
+        until(holds, seconds, lambda: "".join(line for line in self.lines if " INFO " not in line)[-3000:])
 
     def in_store(self, work: Any) -> Any:
         """Do something with the gateway's store."""

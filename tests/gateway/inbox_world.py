@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from prefect import get_client
@@ -21,8 +18,8 @@ from prefect_routines.gateway.dispatcher import Dispatcher
 from prefect_routines.gateway.github import occurrence
 from prefect_routines.gateway.targets import gate
 from prefect_routines.store import Delivery, Dispatch, Store
+from waiting import until_async
 
-T = TypeVar("T")
 ISSUE = {"number": 7, "title": "It is broken", "user": {"login": "ann"}, "html_url": "https://github.com/acme/docs/issues/7", "labels": []}
 
 
@@ -108,17 +105,6 @@ async def deliver(store: Store, kind: str, payload: dict[str, Any], **changes: A
     return delivery
 
 
-async def until(look: Callable[[], Awaitable[T | None]], *, seconds: float = 60) -> T:
-    """What `look` finds, as soon as it finds something."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = await look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, "it did not come to pass"
-        await asyncio.sleep(0.05)
-
-
 async def became(store: Store, dispatcher: Dispatcher, delivery: Delivery, *, status: str = "settled") -> list[Dispatch]:
     """What became of a delivery, once it is settled."""
     dispatcher.wake()
@@ -127,7 +113,7 @@ async def became(store: Store, dispatcher: Dispatcher, delivery: Delivery, *, st
         found = await store.delivery(delivery.id)
         return found if found is not None and found.status == status else None
 
-    await until(settled)
+    await until_async(settled)
     return await store.dispatches(delivery_ids=[delivery.id])
 
 

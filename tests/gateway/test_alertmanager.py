@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ import pytest
 
 from prefect_routines.gateway.sources import WebhookSource
 from prefect_routines.store import Store
+from waiting import answers, until, until_async
 
 from .conftest import StartGateway
 from .gateway_process import SECRET
-from .inbox_world import answering, deploy, runs_of, unique, until
+from .inbox_world import answering, deploy, runs_of, unique
 
 CONFIGURATION = """\
 route: {{receiver: routines, group_by: [alertname], group_wait: 0s}}
@@ -41,15 +40,9 @@ def alertmanager(tmp_path: Path, unused_tcp_port_factory: Any) -> Iterator[Any]:
         with (tmp_path / "alertmanager.log").open("wb") as log:
             process = subprocess.Popen([*command, "--web.listen-address", address], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
         processes.append(process)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                urllib.request.urlopen(f"http://{address}/-/ready", timeout=2).close()
-                return f"http://{address}"
-            except OSError:
-                assert process.poll() is None, (tmp_path / "alertmanager.log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)  # between two looks at a condition
+        until(lambda: process.poll() is not None or answers(f"http://{address}/-/ready"), 30)
+        assert process.poll() is None, (tmp_path / "alertmanager.log").read_text()
+        return f"http://{address}"
 
     yield start
     for process in processes:
@@ -73,7 +66,7 @@ async def test_an_alert_starts_a_routine(sources: str, start_gateway: StartGatew
     async def started() -> list[Any]:
         return list(await runs_of(deployment))
 
-    [run] = await until(started)
+    [run] = await until_async(started)
     async with await Store.open(f"sqlite+aiosqlite:///{gateway.home / 'store.db'}") as store:
         delivery = await store.delivery(run.parameters["event"])
     assert delivery is not None

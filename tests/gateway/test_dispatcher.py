@@ -10,8 +10,9 @@ import pytest
 
 from prefect_routines.gateway.dispatcher import Dispatcher
 from prefect_routines.store import Delivery, Dispatch, Store
+from waiting import until_async
 
-from .inbox_world import answering, became, deliver, deploy, issue, runs_of, set_state, unique, until
+from .inbox_world import answering, became, deliver, deploy, issue, runs_of, set_state, unique
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
 
@@ -79,7 +80,7 @@ async def test_a_filter_on_the_payload_is_asked_before_there_is_a_run(
     async def as_expected() -> bool:
         return {run.parameters["event"] for run in await runs_of(deployment)} == expected
 
-    await until(as_expected)
+    await until_async(as_expected)
 
 
 async def test_a_deployment_may_say_otherwise_than_its_routine(store: Store, dispatcher: Dispatcher, repository: str) -> None:
@@ -107,7 +108,7 @@ async def test_what_prefect_counts_is_left_to_prefect(store: Store, dispatcher: 
     async def started() -> list[object]:
         return list(await runs_of(deployment))
 
-    assert len(await until(started)) == 1
+    assert len(await until_async(started)) == 1
 
 
 class TestOurOwnDoings:
@@ -192,7 +193,7 @@ class TestOneAtATime:
             dispatcher.wake()
             return await _statuses(store, three) == ["ended", "superseded", "started"]
 
-        await until(released)
+        await until_async(released)
         assert [run.parameters["event"] for run in await runs_of(deployment)] == [three[0].id, other.id, three[2].id]
 
     @pytest.mark.parametrize(("coalesce", "statuses"), [("new", ["started", "started"]), ("skip", ["started", "skipped"])])

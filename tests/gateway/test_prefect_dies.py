@@ -6,8 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +15,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_routines.gateway.dispatcher import Dispatcher
 from prefect_routines.store import Store
+from waiting import answers, until, until_async
 
-from .inbox_world import answering, deliver, deploy, issue, runs_of, unique, until
+from .inbox_world import answering, deliver, deploy, issue, runs_of, unique
 
 
 class PrefectProcess:
@@ -35,15 +34,9 @@ class PrefectProcess:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
-                return
-            except OSError:
-                assert self.process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)  # between two looks at a condition
+        process = self.process
+        until(lambda: process.poll() is not None or answers(f"{self.url}/health"))
+        assert process.poll() is None
 
     def kill(self) -> None:
         """kill -9."""
@@ -78,7 +71,7 @@ async def test_killed_right_after_it_took_events(prefect: PrefectProcess, tmp_pa
                 found = await store.delivery(last)
                 return found is not None and found.sent > 0
 
-            await until(taken)
+            await until_async(taken)
             await asyncio.sleep(milliseconds / 1000)  # the moment of the fault
             prefect.kill()
             away = await deliver(store, "issues", issue(repository, number=100 * number + 50))
@@ -89,7 +82,7 @@ async def test_killed_right_after_it_took_events(prefect: PrefectProcess, tmp_pa
             async def settled() -> bool:
                 return not await store.deliveries(status="received")
 
-            await until(settled, seconds=120)
+            await until_async(settled, seconds=120)
         dispatches = await store.dispatches()
         assert Counter(one.status for one in dispatches) == {"started": 18}
         assert len({one.flow_run_id for one in dispatches}) == 18

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from uuid import uuid4
@@ -10,12 +9,12 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from chromium import SHOTS
 from session.journals import Written, agent, result, started, text, use, user
 
 from .gateway_process import NOWHERE, Gateway
 from .session_world import Session, World, asked, ready, sign_in
 
-SHOTS = os.environ.get("TEST_SCREENSHOTS")  # a directory, for a person who wants to look
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = (
     "<img src=http://127.0.0.1:9/pixel onerror=alert(1)><script>alert(2)</script><svg/onload=alert(3)> [x](javascript:alert(4)) "
@@ -44,9 +43,10 @@ def shot(page: Page, name: str) -> None:
     """Pictures for a person who wants to look: both sizes, light and dark."""
     if not SHOTS:
         return
-    for size, viewport in (("desktop", DESKTOP), ("phone", PHONE)):
+    height = page.evaluate("document.documentElement.scrollHeight")
+    for size, viewport in (("desktop", {**DESKTOP, "height": max(height, DESKTOP["height"])}), ("phone", PHONE)):
         page.set_viewport_size(viewport)  # type: ignore[arg-type]
-        page.screenshot(path=f"{SHOTS}/{name}-{size}.png", full_page=size == "desktop")
+        page.screenshot(path=f"{SHOTS}/{name}-{size}.png")
     page.emulate_media(color_scheme="dark")
     page.screenshot(path=f"{SHOTS}/{name}-phone-dark.png")
     page.emulate_media(color_scheme="light")
@@ -157,7 +157,7 @@ def test_a_person_watches_it_work_and_steers(page: Page, world: World) -> None:
     expect(page.get_by_label("Message to Claude")).to_have_value("")
     page.get_by_role("button", name="Suspend").click()
     expect(page.locator("#pending")).to_contain_text("suspend")
-    page.get_by_text("Cancel…").click()
+    page.get_by_text("Cancel the session…").click()
     page.get_by_role("button", name="Yes, cancel the session").click()
     expect(page.get_by_role("status")).to_contain_text("being cancelled")
     assert [(act.kind, act.text, act.person, act.via) for act in session.acts] == [
@@ -179,12 +179,14 @@ def test_a_person_approves(page: Page, world: World) -> None:
     expect(page.locator(".badge")).to_have_text("waits for a person")
     need = page.locator("#needs")
     expect(need).to_contain_text("The documentation is up to date again.")
+    expect(page.get_by_role("button", name="Interrupt")).to_have_count(0)  # it would hit the call that is approved
     shot(page, "approval")
     need.get_by_text("Change the arguments").click()
     area = need.get_by_label("Changed arguments")
     area.fill(area.input_value().replace("up to date again", "fresh"))
     need.get_by_role("button", name="Approve", exact=True).click()
     expect(page.locator("#needs form")).to_have_count(0)
+    expect(page.get_by_role("button", name="Interrupt")).to_have_count(2)
     kept = session.form(form.id)
     assert (kept.status, kept.person, kept.via) == ("answered", "ada", "page")
     assert kept.answer is not None

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +17,7 @@ from prefect_routines.notices.notify import notify
 from prefect_routines.notices.sender import Sender, deliver, keep_sending
 from prefect_routines.notices.webhook import NotDelivered, NoticeWebhook
 from prefect_routines.store import Notice, Store
+from waiting import until_async
 
 from .receiver import SECRET, Receiver
 from .world import asked, waiting
@@ -146,10 +146,7 @@ async def test_a_sender_killed_between_sending_and_settling_tells_twice_at_most(
     receiver.held.set()
     url = f"sqlite+aiosqlite:///{tmp_path / 'store.db'}"
     first = await asyncio.create_subprocess_exec(sys.executable, "-c", SENDING, url)
-    deadline = time.monotonic() + 60
-    while not receiver.got:
-        await asyncio.sleep(0.05)
-        assert time.monotonic() < deadline
+    await until_async(lambda: receiver.got, 60)
     os.kill(first.pid, signal.SIGKILL)
     await first.wait()
     receiver.held.clear()
@@ -197,10 +194,7 @@ async def test_a_worker_sends_what_others_left(
     sending = asyncio.create_task(keep_sending())
     record, _ = await waiting(store)
     await notify(store, record.id, "finished", "run-1", [hook])
-    deadline = time.monotonic() + 30
-    while not receiver.got:
-        await asyncio.sleep(0.05)  # between two looks at a condition
-        assert time.monotonic() < deadline
+    await until_async(lambda: receiver.got, 30)
     sending.cancel()
     await asyncio.wait([sending])
     assert receiver.got[0].body["type"] == "session.finished"

@@ -18,6 +18,7 @@ from prefect_routines.settings import Settings
 from prefect_routines.steering.acts import Person, cancel
 from prefect_routines.store import SessionRecord, Store
 from prefect_routines.testing import ScriptedClaude, call, say
+from waiting import until_async
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 WORKING = say(call("bash", command="touch begun; sleep 60"))
@@ -54,13 +55,12 @@ async def around() -> str:
 
 
 async def _when_at_work(store: Store, name: str) -> SessionRecord:
-    async with asyncio.timeout(60):
-        while True:
-            for record in await store.sessions(limit=5):
-                at_work = any(entry.kind == "tool.start" for entry in await store.entries(record.id))
-                if name in runs and record.flow_run_id == str(runs[name]) and at_work:
-                    return record
-            await asyncio.sleep(0.05)  # between two looks
+    async def at_work() -> SessionRecord | None:
+        mine = [record for record in await store.sessions(limit=5) if name in runs and record.flow_run_id == str(runs[name])]
+        begun = [record for record in mine if any(entry.kind == "tool.start" for entry in await store.entries(record.id))]
+        return begun[0] if begun else None
+
+    return await until_async(at_work)
 
 
 async def _cancelled(flow_function: Callable[[], Awaitable[Any]]) -> SessionRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import Any
@@ -11,6 +10,7 @@ from prefect import get_client
 
 from prefect_routines.session.run import Run
 from prefect_routines.testing import ScriptedClaude, call, say
+from waiting import until_async
 
 from .world import REPORT, run
 
@@ -18,13 +18,13 @@ from .world import REPORT, run
 async def _first_replies(flow_run_id: str, wanted: int) -> list[dict[str, Any]]:
     """The events of a run, as soon as there are so many."""
     asked = {"event": {"name": ["routines.session.first-reply"]}, "resource": {"id": [f"prefect.flow-run.{flow_run_id}"]}}
-    async with get_client() as client, asyncio.timeout(60):
-        while True:
-            answer = await client.request("POST", "/events/filter", json={"filter": asked})
-            events: list[dict[str, Any]] = answer.json()["events"]
-            if len(events) >= wanted:
-                return events
-            await asyncio.sleep(0.2)  # between two looks at a condition
+    async with get_client() as client:
+
+        async def look() -> list[dict[str, Any]] | None:
+            events: list[dict[str, Any]] = (await client.request("POST", "/events/filter", json={"filter": asked})).json()["events"]
+            return events if len(events) >= wanted else None
+
+        return await until_async(look, 60, every=0.2)
 
 
 async def test_the_first_reply_is_an_event_of_the_run(prefect_server: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,6 +12,7 @@ from prefect_routines import Event, Outcome, routine
 from prefect_routines.errors import SettingsError
 from prefect_routines.store import Delivery, Store
 from prefect_routines.testing import ScriptedClaude, call, say
+from waiting import until_async
 
 from .world import found
 
@@ -61,9 +62,11 @@ async def test_any_event_of_prefect_can_start_a_routine(monkeypatch: pytest.Monk
 
     async with get_client() as client:
         wanted = {"filter": {"id": {"id": [str(emitted.id)]}}}
-        async with asyncio.timeout(30):
-            while not (await client.request("POST", "/events/filter", json=wanted)).json()["events"]:
-                pass  # the request itself is the pause
+
+        async def known() -> Any:
+            return (await client.request("POST", "/events/filter", json=wanted)).json()["events"]
+
+        await until_async(known, 30)
     with ScriptedClaude(SCRIPT) as claude:
         await run(monkeypatch, claude, str(emitted.id))
     first, second = claude.requests

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from prefect_routines.redaction import Redactor
 from prefect_routines.session.live import LiveText
 from prefect_routines.store import Lease, Store
+from waiting import until_async
 
 SECRET = "s3cret-token-of-ours"
 
@@ -31,14 +30,6 @@ async def session(store: Store) -> tuple[Lease, LiveText]:
     return lease, LiveText(store, lease, lambda: Redactor([SECRET]))
 
 
-async def until(condition: Callable[[], Awaitable[Any]]) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + 20
-    while not await condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.02)  # between two looks
-
-
 async def test_those_who_watch_see_the_text_as_it_grows(store: Store) -> None:
     """All that was written before somebody came, then what is new; nothing when the turn is over."""
     _, live = await session(store)
@@ -50,14 +41,14 @@ async def test_those_who_watch_see_the_text_as_it_grows(store: Store) -> None:
         return await store.live("s1") == (turn, text)
 
     live.watched = True  # somebody came in the middle of the turn
-    await until(lambda: shows(3, "I look "))
+    await until_async(lambda: shows(3, "I look "))
     live.feed("at the log. ")
-    await until(lambda: shows(3, "I look at the log. "))
+    await until_async(lambda: shows(3, "I look at the log. "))
     live.end()
-    await until(lambda: shows(0, ""))
+    await until_async(lambda: shows(0, ""))
     live.begin(4)
     live.feed("Again. ")
-    await until(lambda: shows(4, "Again. "))
+    await until_async(lambda: shows(4, "Again. "))
     await live.close()
     assert await store.live("s1") == (0, "")
 
@@ -77,7 +68,7 @@ async def test_a_secret_is_hidden_wherever_the_text_is_cut(store: Store) -> None
             seen.add((await store.live("s1"))[1])
             return time.monotonic() - began > 0.5
 
-        await until(a_while)
+        await until_async(a_while)
     assert not [text for text in seen if SECRET[:5] in text]
     assert max(seen, key=len) == "The key is [secret] and that is it, all of it, really, to the end"[: len(max(seen, key=len))]
     assert "[secret]" in max(seen, key=len)

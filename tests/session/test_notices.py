@@ -14,8 +14,9 @@ from prefect_routines.steering.acts import answer
 from prefect_routines.steering.form import uniform_answer
 from prefect_routines.store import SessionRecord, Store
 from prefect_routines.testing import ScriptedClaude, call, say
+from waiting import until_async
 
-from .test_waiting import ADA, open_form, steered, until
+from .test_waiting import ADA, open_form, steered
 from .world import REPORT
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -39,7 +40,7 @@ async def test_a_session_tells_that_it_started_needs_a_person_and_has_finished(r
         async def told() -> bool:
             return any(one.body["type"] == "session.needs_approval" for one in receiver.got)
 
-        await until(told)
+        await until_async(told)
         await answer(store, form, uniform_answer(form.content, "approve"), ADA)
 
     with ScriptedClaude([say(call("tell", room="all", text="Hello")), REPORT]) as claude:

@@ -16,8 +16,9 @@ from prefect_routines.steering.acts import Person, cancel
 from prefect_routines.store import SessionRecord, Store
 from prefect_routines.testing import LocalForge, ScriptedClaude, call, fail, say
 from prefect_routines.testing.forge import ForgeRepository
+from waiting import until_async
 
-from .test_waiting import steered, until
+from .test_waiting import steered
 from .world import NOTHING, REPORT, Ran, found, is_continued
 
 pytestmark = pytest.mark.usefixtures("prefect")
@@ -146,7 +147,7 @@ async def test_a_cancelled_session_goes_on(docs: ForgeRepository) -> None:
         async def at_work() -> bool:
             return any(entry.kind == "tool.start" for entry in await store.entries(session.id))
 
-        await until(at_work)
+        await until_async(at_work)
         await cancel(store, session, Person("ada", "cli"))
 
     script = [say(call("bash", command=f"{WORK}; sleep 300")), say(call("bash", command=LOOK)), REPORT]

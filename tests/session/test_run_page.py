@@ -12,10 +12,12 @@ import httpx
 import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import TaskRun
 
 from prefect_routines import Session, Settings
 from prefect_routines.testing import Request, ScriptedClaude, call, say
 from prefect_routines.testing.forge import LocalForge
+from waiting import until, until_async
 
 from .world import NOTHING, REPORT, Ran, artifacts, run
 
@@ -25,12 +27,15 @@ pytestmark = pytest.mark.usefixtures("prefect")
 async def task_names(ran: Ran, count: int) -> list[str]:
     """Names of the run's task runs; the server hears of them by events, so they are waited for."""
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[ran.run.id]))
-    async with asyncio.timeout(30), get_client() as client:
-        while True:
+    async with get_client() as client:
+
+        async def look() -> list[TaskRun] | None:
             listed = await client.read_task_runs(flow_run_filter=of_run)
-            if len(listed) >= count and all(task.state is not None and task.state.is_final() for task in listed):
-                return [task.name for task in sorted(listed, key=lambda task: task.expected_start_time or task.start_time)]
-            await asyncio.sleep(0.1)  # between two looks at a condition
+            ended = all(task.state is not None and task.state.is_final() for task in listed)
+            return listed if ended and len(listed) >= count else None
+
+        listed = await until_async(look, 30, every=0.1)
+        return [task.name for task in sorted(listed, key=lambda task: task.expected_start_time or task.start_time)]
 
 
 async def test_tasks_are_named_for_the_person_who_reads() -> None:
@@ -98,8 +103,7 @@ async def test_the_page_is_there_while_the_session_works() -> None:
             found = httpx.post(f"{url}/artifacts/filter", json={"sort": "CREATED_DESC", "limit": 20}).json()
             return {one["id"]: one for one in found if one["key"] == "work-watched-summary"}
 
-        while not seen:
-            seen.update(read())
+        seen.update(until(read))
         return NOTHING
 
     @flow(name="work")

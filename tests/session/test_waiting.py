@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
@@ -21,6 +20,7 @@ from prefect_routines.steering.form import uniform_answer
 from prefect_routines.store import Form, SessionRecord, Store
 from prefect_routines.testing import Request, ScriptedClaude, call, cut, say
 from prefect_routines.tools.tool import tool
+from waiting import until_async
 
 from .world import REPORT, Ran, run
 
@@ -46,15 +46,6 @@ def _nothing_told() -> None:
     told.clear()
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 60) -> Any:
-    """The first true value of the condition."""
-    deadline = time.monotonic() + seconds
-    while not (value := await condition()):
-        assert time.monotonic() < deadline, "it did not come true"
-        await asyncio.sleep(0.02)  # between two looks
-    return value
-
-
 async def steered(claude: ScriptedClaude, person: Callable[[Store, SessionRecord], Awaitable[Any]], **fields: Any) -> Ran:
     """A run, with somebody beside it who has its session as soon as Claude was asked the first time."""
     async with await Store.open() as store:
@@ -65,7 +56,7 @@ async def steered(claude: ScriptedClaude, person: Callable[[Store, SessionRecord
                 new = [record for record in await store.sessions(limit=200) if record.id not in before]
                 return new[0] if new and claude.requests else None
 
-            await person(store, await until(session))
+            await person(store, await until_async(session))
 
         watching = asyncio.create_task(beside())
         ran = await run(claude, **{"tools": [tell], **fields})
@@ -77,7 +68,7 @@ async def open_form(store: Store, session: SessionRecord) -> Form:
     async def look() -> Form | None:
         return next(iter(await store.forms(session_id=session.id, status="open")), None)
 
-    form: Form = await until(look)
+    form: Form = await until_async(look)
     return form
 
 
@@ -237,7 +228,7 @@ async def test_an_interrupt_stops_a_running_command_and_those_behind_it() -> Non
         async def started() -> bool:
             return any(entry.kind == "tool.start" for entry in await store.entries(session.id))
 
-        await until(started)
+        await until_async(started)
         await send(store, session, "Not that way.", ADA, interrupt=True)
 
     first, behind = call("bash", command="sleep 300; echo never"), call("write", path="a.txt", content="x")
@@ -257,7 +248,7 @@ async def test_cancel_stops_a_running_session() -> None:
         async def started() -> bool:
             return any(entry.kind == "tool.start" for entry in await store.entries(session.id))
 
-        await until(started)
+        await until_async(started)
         assert await cancel(store, session, ADA) == "asked"
 
     with ScriptedClaude([say(call("bash", command="sleep 300"))]) as claude:
@@ -274,7 +265,7 @@ async def test_an_interrupt_without_words_lets_claude_go_on() -> None:
         async def started() -> bool:
             return any(entry.kind == "tool.start" for entry in await store.entries(session.id))
 
-        await until(started)
+        await until_async(started)
         await interrupt(store, session, ADA)
 
     with ScriptedClaude([say(call("bash", command="sleep 300")), REPORT]) as claude:
@@ -305,7 +296,7 @@ async def test_an_answer_in_prefect_that_does_not_fit_is_asked_for_again() -> No
                 key = run.state.state_details.run_input_keyset["description"]
                 return await client.read_flow_run_input(flow_run_id=run.id, key=key)
 
-        assert "did not count" not in await until(shown)
+        assert "did not count" not in await until_async(shown)
         async with get_client() as client:
             resumed = await client.resume_flow_run(UUID(session.flow_run_id), run_input={"action": "continue"})
         assert resumed.status.value == "ACCEPT"
@@ -313,7 +304,7 @@ async def test_an_answer_in_prefect_that_does_not_fit_is_asked_for_again() -> No
         async def asked_again() -> bool:
             return "Your answer did not count: to go on, say how much more may be used" in (await shown() or "").replace("\\\\", "")
 
-        await until(asked_again)
+        await until_async(asked_again)
         await answer(store, form, {"action": "stop"}, ADA)
 
     with ScriptedClaude([say(call("bash", command="true"))]) as claude:
@@ -346,7 +337,7 @@ async def test_interrupts_close_the_stream_and_each_is_paid() -> None:
                 begun = [entry for entry in await store.entries(session.id) if entry.kind == "turn.start"]
                 return len(begun) == number + 1
 
-            await until(streams)
+            await until_async(streams)
             await send(store, session, f"Stop {number}.", ADA, interrupt=True)
 
     def turn(request: Request) -> Any:
@@ -379,18 +370,18 @@ async def test_two_sessions_of_one_flow_have_answers_of_their_own() -> None:
             found = await store.forms(status="open")
             return next((form for form in found if form.session_id not in known and form.id != but), None)
 
-        first: Form = await until(new_form)
+        first: Form = await until_async(new_form)
 
         async def paused() -> bool:
             async with get_client() as client:
                 run = await client.read_flow_run(UUID(str(first.flow_run_id)))
                 return bool(run.state and run.state.is_paused())
 
-        await until(paused)
+        await until_async(paused)
         async with get_client() as client:
             await client.resume_flow_run(UUID(str(first.flow_run_id)), run_input={"decision": "approve"})
-        second: Form = await until(lambda: new_form(first.id))
-        await until(paused)
+        second: Form = await until_async(lambda: new_form(first.id))
+        await until_async(paused)
         assert told == ["all: Write"]
         await answer(store, second, uniform_answer(second.content, "deny"), ADA)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
@@ -14,18 +15,20 @@ import pytest
 
 from prefect_routines.errors import LeaseHeld, LeaseLost, SettingsError
 from prefect_routines.store import Holder, Lease, Store
+from waiting import until_async
 
 from .other_process import StartActor
 
 
 async def _acquire_as_soon_as_possible(store: Store, session_id: str) -> Lease:
     """Take the session as soon as its lease has ended."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                return await store.acquire(session_id)
-            except LeaseHeld as held:
-                await asyncio.sleep(min(held.seconds, 0.05))
+
+    async def take() -> Lease | None:
+        with contextlib.suppress(LeaseHeld):
+            return await store.acquire(session_id)
+        return None
+
+    return await until_async(take, 30)
 
 
 async def test_a_live_process_keeps_others_out(store: Store, url: str, session_id: str, start_actor: StartActor) -> None:

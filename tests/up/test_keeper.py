@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from prefect_routines.up.keeper import Keeper, Part, PartFailed, Patience
 from prefect_routines.up.logs import RotatingLog
+from waiting import until_async
 
 ANSWERS = "import pathlib, os, time; pathlib.Path('answers').write_text(str(os.getpid())); time.sleep(600)"
 DIES = "import sys; sys.exit('no such database: \\x1b[31mred')"
@@ -66,22 +67,15 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         await keeper.stop(hurry)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.02)
-
-
 async def test_a_part_that_is_killed_returns(world: World) -> None:
     """Three times, each pause longer than the one before."""
     keeper = world.keep(ANSWERS)
     before = 0
     for _ in range(3):
-        await until(lambda: keeper.answers.is_set() and world.pid() not in (None, before))  # noqa: B023
+        await until_async(lambda: keeper.answers.is_set() and world.pid() not in (None, before))  # noqa: B023
         before = world.pid() or 0
         os.kill(before, signal.SIGKILL)
-        await until(lambda: not keeper.answers.is_set())
+        await until_async(lambda: not keeper.answers.is_set())
     ends = [line for line in world.told if "SIGKILL" in line]
     assert ends == [f"part was ended by SIGKILL; starting it again in {pause} s" for pause in ("0.5", "1", "2")]
 
@@ -115,7 +109,7 @@ async def test_a_part_waits_for_what_it_needs(world: World) -> None:
 async def test_a_stopped_part_is_not_started_again(world: World) -> None:
     """stop() ends it for good."""
     keeper = world.keep(ANSWERS)
-    await until(keeper.answers.is_set)
+    await until_async(keeper.answers.is_set)
     world.tasks[0].cancel()
     await asyncio.wait_for(keeper.stop(asyncio.Event()), 30)
     assert world.pid() is None
@@ -127,7 +121,7 @@ async def test_a_stopped_part_is_not_started_again(world: World) -> None:
 async def test_hurry_does_not_wait(world: World) -> None:
     """A part that ignores SIGTERM has a minute, unless somebody is in a hurry."""
     keeper = world.keep(f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {ANSWERS}", patience=60)
-    await until(keeper.answers.is_set)
+    await until_async(keeper.answers.is_set)
     world.tasks[0].cancel()
     hurry = asyncio.Event()
     stopping = asyncio.create_task(keeper.stop(hurry))
@@ -144,10 +138,10 @@ async def test_a_part_that_stops_answering_is_told_and_started_anew(world: World
     """It lives, but nobody is served."""
     world.patience = Patience(ask=0.05, silent=0.2, hung=1.0)
     keeper = world.keep(ANSWERS)
-    await until(keeper.answers.is_set)
+    await until_async(keeper.answers.is_set)
     before = world.pid()
     (world.place / "answers").unlink()
-    await until(lambda: world.pid() not in (None, before))
+    await until_async(lambda: world.pid() not in (None, before))
     assert world.told[1] == f"part does not answer (no file); log: {world.place / 'part.log'}"
     assert world.told[2] == "part has not answered for 1 s; starting it again in 0.5 s"
 
@@ -156,15 +150,15 @@ async def test_a_part_is_not_blamed_for_the_absence_of_what_it_needs(world: Worl
     """It is left running, and what it waits for is told; so is that it goes on."""
     world.patience = Patience(ask=0.05, silent=0.2, hung=1.0)
     keeper = world.keep(ANSWERS, needs=world.need)
-    await until(keeper.answers.is_set)
+    await until_async(keeper.answers.is_set)
     pid = str(world.pid())
     (world.place / "answers").unlink()
     world.needed = "away"
-    await until(lambda: "part waits for the Prefect server" in world.told)
+    await until_async(lambda: "part waits for the Prefect server" in world.told)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(world.tasks[0]), 1.5)
     (world.place / "answers").write_text(pid)
-    await until(lambda: world.told[-1] == "part answers again")
+    await until_async(lambda: world.told[-1] == "part answers again")
     assert len(world.told) == 3
 
 

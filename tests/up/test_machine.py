@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from prefect_routines.up import Machine
 from prefect_routines.up.keeper import Part, PartFailed
 from prefect_routines.up.plan import Plan
+from waiting import until_async
 
 NAMES = ["first", "second", "third"]
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -50,13 +50,6 @@ class World:
         return [name for name in NAMES if self.lives(name)]
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.02)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_stops_the_parts_the_last_one_first(tmp_path: Path, number: signal.Signals) -> None:
     """The signal is told, so that the exit status can say it; its handler is gone afterwards."""
@@ -77,7 +70,7 @@ async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     running = asyncio.create_task(world.machine.run())
     await asyncio.wait_for(world.ready.wait(), 60)
     os.kill(os.getpid(), signal.SIGTERM)
-    await until(lambda: world.told[-1] == "second stopping")
+    await until_async(lambda: world.told[-1] == "second stopping")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(running), 0.5)
     assert world.living() == ["first", "second"]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from prefect_routines.up.process import Process
+from waiting import until_async
 
 ALONE = "import time; print('here', flush=True); time.sleep(600)"
 WITH_CHILD = """
@@ -71,9 +72,7 @@ def lives(pid: int) -> bool:
 
 async def until_dead(pid: int) -> None:
     """Wait for the end of a process."""
-    async with asyncio.timeout(30):
-        while lives(pid):  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.02)
+    await until_async(lambda: not lives(pid), 30)
 
 
 @pytest.mark.parametrize(("code", "status"), [("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 9)", -9), ("pass", 0)])
@@ -142,6 +141,8 @@ async def test_nothing_stays_when_the_starter_is_killed(tmp_path: Path) -> None:
     code = f"""
 import asyncio, os, sys
 from prefect_routines.up.process import Process
+from waiting import until_async
+from waiting import until_async
 async def main():
     process = await Process.start([sys.executable, "-c", {WITH_CHILD!r}], dict(os.environ), lambda line: print(line.decode(), flush=True))
     await asyncio.sleep(600)

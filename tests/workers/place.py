@@ -8,16 +8,15 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
-T = TypeVar("T")
+from waiting import until
+
 PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -36,15 +35,6 @@ async def waits(place: str):
         await asyncio.sleep(0.05)
     return "went"
 """
-
-
-def wait_for(condition: Callable[[], T], seconds: float = 120, what: Callable[[], object] = lambda: "") -> T:
-    """The first true value of the condition."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"it did not come true in {seconds} s: {what()}"
-        time.sleep(0.05)  # between two looks at the condition
-    return value
 
 
 def alive(pid: int) -> bool:
@@ -80,7 +70,7 @@ class Worker:
                     return child
             return 0
 
-        return wait_for(find, what=lambda: self.said[-2000:])
+        return until(find, what=lambda: self.said[-2000:])
 
     def kill(self) -> None:
         self.process.kill()
@@ -147,7 +137,7 @@ class Place:
                     raise
                 return None
 
-        return wait_for(ask)[0]
+        return until(ask)[0]
 
     def flow(self, name: str, code: str) -> None:
         (self.directory / f"{name}.py").write_text(textwrap.dedent(code))
@@ -180,7 +170,7 @@ class Place:
             found = self.run(run)
             return found if {found["state_type"], found["state_name"]} & set(states) else None
 
-        return wait_for(look, seconds, lambda: f"{self.run(run)['state']}\n" + "\n".join(worker.said[-3000:] for worker in self.workers))
+        return until(look, seconds, lambda: f"{self.run(run)['state']}\n" + "\n".join(worker.said[-3000:] for worker in self.workers))
 
     def set_state(self, run: str, **state: Any) -> None:
         self.api(f"/flow_runs/{run}/set_state", {"state": state})
@@ -197,7 +187,7 @@ class Place:
         def read() -> int:
             return int(path.read_text() or 0) if path.exists() else 0
 
-        return wait_for(read, what=lambda: "\n".join(worker.said[-3000:] for worker in self.workers))
+        return until(read, what=lambda: "\n".join(worker.said[-3000:] for worker in self.workers))
 
     def go(self) -> None:
         (self.directory / "go").touch()

@@ -14,8 +14,9 @@ import pytest
 
 from prefect_routines.store import SessionRecord, Store
 from prefect_routines.testing import ScriptedClaude, call, say
+from waiting import until
 
-from .place import ENDED, Place, wait_for
+from .place import ENDED, Place
 
 ROUTINE = """\
 import time
@@ -82,12 +83,12 @@ def started(place: Place, code: str, claude: ScriptedClaude) -> tuple[str, Sessi
     """A run of the flow whose first call is under way, and its session."""
     place.flow("works", code)
     run = place.start(place.deploy("works.py:works", job_variables={"env": claude.environment()}))
-    session: SessionRecord = wait_for(lambda: next(iter(on_store(lambda store: store.sessions(flow_run_id=run))), None), 90)
+    session: SessionRecord = until(lambda: next(iter(on_store(lambda store: store.sessions(flow_run_id=run))), None), 90)
 
     def begun() -> bool:
         return any(entry.kind == "tool.start" for entry in on_store(lambda store: store.entries(session.id)))
 
-    wait_for(begun, 90)
+    until(begun, 90)
     return run, session
 
 
@@ -97,13 +98,13 @@ def test_a_cancelled_session_leaves_no_process(place: Place) -> None:
     mark = f"98765.{os.getpid()}"
     with ScriptedClaude([say(call("bash", command=f"setsid sleep {mark} & sleep {mark}")), say("Never said.")]) as claude:
         run, session = started(place, ROUTINE.format(name="cancel-works"), claude)
-        wait_for(lambda: len(running(f"sleep {mark}")) > 1, 30)
+        until(lambda: len(running(f"sleep {mark}")) > 1, 30)
         began = time.monotonic()
         done = cancel(session)
         took = time.monotonic() - began
         assert done.returncode == 0, done.stderr
         assert "is cancelled" in done.stdout
-        wait_for(lambda: not running(f"sleep {mark}"), 5)
+        until(lambda: not running(f"sleep {mark}"), 5)
         place.until(run, "Cancelled")
         assert took < 30, "the command starts slowly here, but it does not wait for a time-out"
         now = on_store(lambda store: store.session(session.id))
@@ -133,6 +134,6 @@ def test_a_hand_written_flow_ends_as_cancelled_with_its_session(place: Place) ->
         assert done.returncode == 0, done.stderr + done.stdout
         ended = place.until(run, *ENDED)
         assert (ended["state_name"], ended["state"]["message"]) == ("Cancelled", "cancelled by ada (cli)")
-        wait_for(lambda: "aborted by orchestrator" in place.workers[0].said, 30)
+        until(lambda: "aborted by orchestrator" in place.workers[0].said, 30)
         assert place.run(run)["state_name"] == "Cancelled"
         assert on_store(lambda store: store.session(session.id)).status == "ended"

@@ -20,13 +20,14 @@ from prefect_routines.store import Store
 from prefect_routines.store.holder import Holder
 from prefect_routines.testing import ScriptedClaude, call, say
 from prefect_routines.workers.orphans import Fate, Seen, Sight, fate, look
+from waiting import until
 
-from .place import ENDED, Place, alive, wait_for
+from .place import ENDED, Place, alive
 from .test_worker import ROOT
 
 MINUTE, SECOND, OVER = timedelta(minutes=1), timedelta(seconds=1), timedelta(seconds=-1)
-RUNNING = Seen(state="RUNNING", age=5 * MINUTE, started=True, process=Sight.DEAD, leases=(), worker_silent=False)
-PENDING = dataclasses.replace(RUNNING, state="PENDING", started=False)
+RUNNING = Seen(state="RUNNING", age=5 * MINUTE, process=Sight.DEAD, leases=(), worker_silent=False)
+PENDING = dataclasses.replace(RUNNING, state="PENDING")
 CANCELLING = dataclasses.replace(RUNNING, state="CANCELLING")
 
 
@@ -43,13 +44,12 @@ CANCELLING = dataclasses.replace(RUNNING, state="CANCELLING")
         (dataclasses.replace(RUNNING, process=Sight.ELSEWHERE, worker_silent=True), Fate.LEAVE),
         (dataclasses.replace(RUNNING, process=Sight.ELSEWHERE, leases=(OVER,), worker_silent=True), Fate.CRASHED),
         (dataclasses.replace(RUNNING, process=Sight.ELSEWHERE, leases=(SECOND,), worker_silent=True), Fate.LEAVE),
-        (PENDING, Fate.CRASHED),
+        (PENDING, Fate.AGAIN),
         (dataclasses.replace(PENDING, age=30 * SECOND), Fate.LEAVE),
         (dataclasses.replace(PENDING, process=Sight.UNKNOWN), Fate.AGAIN),
-        (dataclasses.replace(PENDING, process=Sight.UNKNOWN, started=True), Fate.CRASHED),
         (dataclasses.replace(PENDING, process=Sight.ALIVE), Fate.LEAVE),
         (dataclasses.replace(PENDING, process=Sight.ELSEWHERE), Fate.LEAVE),
-        (dataclasses.replace(PENDING, process=Sight.ELSEWHERE, worker_silent=True), Fate.CRASHED),
+        (dataclasses.replace(PENDING, process=Sight.ELSEWHERE, worker_silent=True), Fate.AGAIN),
         (CANCELLING, Fate.CANCELLED),
         (dataclasses.replace(CANCELLING, leases=(SECOND,)), Fate.LEAVE),
         (dataclasses.replace(CANCELLING, process=Sight.ALIVE), Fate.STOP),
@@ -93,12 +93,12 @@ def test_a_worker_killed_with_its_run_is_found_out_and_a_live_run_is_left_alone(
         dead, lives = place.start(deployment), place.start(deployment)
         stopped = place.waiting()
         pids = {run: process(place, run) for run in (dead, lives)} | {stopped: place.pid(stopped)}
-        wait_for(lambda: len(claude.requests) == 2, what=lambda: first.said)
+        until(lambda: len(claude.requests) == 2, what=lambda: first.said)
         os.kill(pids[stopped], signal.SIGSTOP)
         first.kill()
         os.kill(pids[dead], signal.SIGKILL)
         killed = time.monotonic()
-        wait_for(lambda: not alive(zygote), 10)
+        until(lambda: not alive(zygote), 10)
         assert alive(pids[lives])
         place.worker()
         message = place.until(dead, *ENDED, seconds=90)["state"]["message"]
@@ -113,7 +113,7 @@ def test_a_worker_killed_with_its_run_is_found_out_and_a_live_run_is_left_alone(
 
 def process(place: Place, run: str) -> int:
     """The process of a started run, as its worker wrote it down."""
-    return int(json.loads(wait_for(lambda: place.run(run)["labels"].get("routines.process")))["pid"])
+    return int(json.loads(until(lambda: place.run(run)["labels"].get("routines.process")))["pid"])
 
 
 @pytest.mark.timeout(300)
@@ -153,7 +153,7 @@ def test_a_run_cancelled_after_its_worker_died_is_stopped_by_another(make_place:
     place.set_state(run, type="CANCELLING")
     place.worker()
     place.until(run, "CANCELLED", seconds=150)
-    wait_for(lambda: not alive(pid))
+    until(lambda: not alive(pid))
 
 
 @pytest.mark.timeout(300)

@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .place import Place, alive, wait_for
+from waiting import answers, until
+
+from .place import Place, alive
 
 
 class Server:
@@ -31,14 +32,7 @@ class Server:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-        wait_for(self._healthy, 120)
-
-    def _healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.api_url}/health", timeout=5):
-                return True
-        except OSError:
-            return False
+        until(lambda: answers(f"{self.api_url}/health"))
 
     def stop(self) -> None:
         if self.process is not None:
@@ -75,6 +69,6 @@ def test_a_worker_goes_on_when_the_server_comes_back(server: Server, tmp_path: P
         assert worker.zygote()
         place.set_state(after, type="CANCELLING")
         place.until(after, "CANCELLED")
-        wait_for(lambda: not alive(later))
+        until(lambda: not alive(later))
         place.go()
         assert place.until(before, "COMPLETED")["run_count"] == 1

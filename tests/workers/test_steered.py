@@ -10,8 +10,8 @@ import pytest
 
 from prefect_routines.testing import ScriptedClaude, call, say
 
+from .asking_world import World
 from .place import ENDED, Place
-from .test_waiting import World, on_store
 
 ROUTINES = str(Path(sys.executable).with_name("routines"))
 REPORT = say(call("report", verdict="done", summary="The end."))
@@ -31,7 +31,7 @@ def test_a_suspended_session_goes_on_when_it_is_approved_in_a_terminal(place: Pl
             place.until(run, *ENDED)
             said = watching.communicate(timeout=100)[0]
         assert world.told == ["all: Hello"]
-        answered = on_store(lambda store: store.form(form.id))
+        answered = world.in_store(lambda store: store.form(form.id))
         assert (answered.person, answered.via) == ("ada", "cli")
         assert watching.returncode == 0, said
         assert said.count("I ask first.") == 1

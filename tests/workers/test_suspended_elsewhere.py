@@ -12,8 +12,8 @@ from prefect_routines.deploying.resuming import resume
 from prefect_routines.errors import SettingsError
 from prefect_routines.testing import ScriptedClaude, call, say
 
+from .asking_world import REPORT, World
 from .place import ENDED, Place
-from .test_waiting import REPORT, World, on_store
 
 
 @pytest.mark.timeout(300)
@@ -27,7 +27,7 @@ def test_a_suspended_session_goes_on_with_its_snapshot(place: Place, tmp_path: P
         world.form(run)
         session = world.session(run)
         with pytest.raises(SettingsError, match="waits for an answer in its run"):
-            on_store(lambda store: resume(store, session.id, "Go on.", by="ada"))
+            world.in_store(lambda store: resume(store, session.id, "Go on.", by="ada"))
         shutil.rmtree(config().workspaces / session.id)
         assert place.api(f"/flow_runs/{run}/resume", {"run_input": {"decision": "approve"}})["status"] == "ACCEPT"
         place.until(run, *ENDED)

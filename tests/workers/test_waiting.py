@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,72 +12,15 @@ from prefect_routines.errors import AnswerRefused
 from prefect_routines.steering.acts import Person, answer, cancel, send, wake
 from prefect_routines.steering.deadlines import sweep
 from prefect_routines.steering.form import uniform_answer
-from prefect_routines.store import Form, SessionRecord, Store
+from prefect_routines.store import Form, Store
 from prefect_routines.testing import ScriptedClaude, call, say
+from waiting import until
 
-from .place import ENDED, Place, wait_for
+from .asking_world import REPORT, World
+from .place import ENDED, Place
 
 ADA = Person("ada", "cli")
 FOR_FIVE_MINUTES = {"pause_timeout": "2030-01-01T00:00:00Z", "pause_reschedule": True}  # as the button sets it, but for the year
-REPORT = say(call("report", verdict="needs_attention", summary="The end."))
-ROUTINE = """\
-from pathlib import Path
-from prefect_routines import Policy, Settings, routine, tool
-
-@tool(writes=True, target="room")
-def tell(room: str, text: str) -> str:
-    \"\"\"Tell people.
-
-    Args:
-        room: Where.
-        text: What.
-    \"\"\"
-    with Path({told!r}).open("a") as told:
-        told.write(f"{{room}}: {{text}}\\n")
-    return "told"
-
-@routine(name={name!r}, tools=[tell], policy=Policy(ask=["tell"]), budget={budget}, answers={answers}, setup={setup!r})
-def asks() -> str:
-    \"\"\"Asks before it acts.\"\"\"
-    return "Tell them."
-"""
-
-
-class World:
-    """A routine that asks, deployed; what it has told people; and its sessions."""
-
-    def __init__(self, place: Place, name: str, tmp_path: Path, claude: ScriptedClaude, **fields: Any) -> None:
-        self.place, self.file = place, tmp_path / "told"
-        budget, answers = fields.get("budget", {"turns": 20}), fields.get("answers", {})
-        place.flow("asks", ROUTINE.format(told=str(self.file), name=name, budget=budget, answers=answers, setup=fields.get("setup")))
-        self.deployment = place.deploy("asks.py:asks", job_variables={"env": claude.environment()})
-
-    @property
-    def told(self) -> list[str]:
-        return self.file.read_text().splitlines() if self.file.exists() else []
-
-    def start(self) -> str:
-        return self.place.start(self.deployment)
-
-    def session(self, run: str) -> SessionRecord:
-        return wait_for(lambda: next(iter(on_store(lambda store: store.sessions(flow_run_id=run))), None))
-
-    def form(self, run: str) -> Form:
-        """The open form of the run, as soon as its run is suspended with it."""
-        self.place.until(run, "Suspended", seconds=90)
-        session = self.session(run)
-        return wait_for(lambda: next(iter(on_store(lambda store: store.forms(session_id=session.id, status="open"))), None))
-
-
-def on_store(work: Any) -> Any:
-    """What `work` finds in the store; in a thread, since a browser's test has a loop of its own."""
-
-    async def do() -> Any:
-        async with await Store.open() as store:
-            return await work(store)
-
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(do())).result()
 
 
 @pytest.mark.timeout(300)
@@ -99,8 +41,10 @@ def test_a_call_that_asks_suspends_the_run_until_the_form_in_prefect_is_filled_i
         assert place.api(f"/flow_runs/{run}/resume", {"run_input": {"decision": "approve"}})["status"] == "ACCEPT"
         place.until(run, *ENDED)
         assert world.told == ["all: Hello"]
-        settled = on_store(lambda store: store.form(form.id))
+        settled = world.in_store(lambda store: store.form(form.id))
         assert (settled.status, settled.via) == ("answered", "prefect")
+        assert not world.in_store(lambda store: wake(store, settled))  # as somebody does who looked a moment before
+        assert place.run(run)["state_type"] == "FAILED"
         assert [request.results[0].text for request in claude.requests[1:]] == ["told"]
 
 
@@ -116,7 +60,7 @@ def test_twenty_answers_at_once_are_one(place: Place, tmp_path: Path) -> None:
             given = uniform_answer(form.content, "approve")
             return await asyncio.gather(*(answer(store, form, given, Person(f"p{n}", "api")) for n in range(20)), return_exceptions=True)
 
-        results = on_store(all_at_once)
+        results = world.in_store(all_at_once)
         won = [one for one in results if isinstance(one, Form)]
         assert (len(won), sum(isinstance(one, AnswerRefused) for one in results)) == (1, 19)
         place.until(run, *ENDED)
@@ -129,12 +73,10 @@ def test_suspend_in_prefect_becomes_a_form_and_a_message_goes_on(place: Place, t
     with ScriptedClaude([say(call("bash", command="sleep 60")), say(call("bash", command="echo on")), REPORT]) as claude:
         world = World(place, "asks-suspend", tmp_path, claude)
         run = world.start()
-        wait_for(lambda: claude.requests, 90)
-        wait_for(lambda: on_store(lambda store: _kinds(store, run)).count("tool.start") == 1)
-        place.set_state(
-            run, type="PAUSED", name="Suspended", state_details={"pause_timeout": "2030-01-01T00:00:00Z", "pause_reschedule": True}
-        )
-        wait_for(lambda: (place.run(run)["state"]["state_details"] or {}).get("run_input_keyset"), 30)
+        until(lambda: claude.requests, 90)
+        until(lambda: world.in_store(lambda store: _kinds(store, run)).count("tool.start") == 1)
+        place.set_state(run, type="PAUSED", name="Suspended", state_details=FOR_FIVE_MINUTES)
+        until(lambda: (place.run(run)["state"]["state_details"] or {}).get("run_input_keyset"), 30)
         form = world.form(run)
         assert form.kind == "pause"
         answered = place.api(f"/flow_runs/{run}/resume", {"run_input": {"action": "continue", "message": "Say on, then stop."}})
@@ -151,12 +93,10 @@ def test_resume_clicked_before_the_form_is_there(place: Place, tmp_path: Path) -
     with ScriptedClaude([say(call("bash", command="echo once >> log; sleep 60")), say(call("bash", command="cat log")), REPORT]) as claude:
         world = World(place, "asks-quick", tmp_path, claude)
         run = world.start()
-        wait_for(lambda: on_store(lambda store: _kinds(store, run)).count("tool.start") == 1)
-        place.set_state(
-            run, type="PAUSED", name="Suspended", state_details={"pause_timeout": "2030-01-01T00:00:00Z", "pause_reschedule": True}
-        )
+        until(lambda: world.in_store(lambda store: _kinds(store, run)).count("tool.start") == 1)
+        place.set_state(run, type="PAUSED", name="Suspended", state_details=FOR_FIVE_MINUTES)
         assert place.api(f"/flow_runs/{run}/resume", {})["status"] == "ACCEPT"
-        answered = wait_for(lambda: _ended_or_waiting(place, run))
+        answered = until(lambda: _ended_or_waiting(place, run))
         if answered == "Suspended":  # the click came before the session had heard of the suspension: then it is asked once more
             place.api(f"/flow_runs/{run}/resume", {"run_input": {"action": "continue"}})
         ended = place.until(run, *ENDED)
@@ -193,10 +133,10 @@ def test_cancelled_while_it_waits(place: Place, tmp_path: Path) -> None:
         run = world.start()
         form = world.form(run)
         session = world.session(run)
-        assert on_store(lambda store: cancel(store, session, ADA)) == "cancelled"
+        assert world.in_store(lambda store: cancel(store, session, ADA)) == "cancelled"
         assert place.until(run, *ENDED)["state_type"] == "CANCELLED"
         with pytest.raises(AnswerRefused):
-            on_store(lambda store: answer(store, form, uniform_answer(form.content, "approve"), ADA))
+            world.in_store(lambda store: answer(store, form, uniform_answer(form.content, "approve"), ADA))
         assert world.told == []
 
 
@@ -209,8 +149,8 @@ def test_cancelled_in_prefect_while_it_waits(place: Place, tmp_path: Path) -> No
         form = world.form(run)
         place.set_state(run, type="CANCELLING")
         place.until(run, "CANCELLED")
-        assert wait_for(lambda: on_store(lambda store: store.form(form.id)).status == "withdrawn")
-        assert wait_for(lambda: world.session(run).status == "ended")
+        assert until(lambda: world.in_store(lambda store: store.form(form.id)).status == "withdrawn")
+        assert until(lambda: world.session(run).status == "ended")
         assert world.told == []
 
 
@@ -224,9 +164,9 @@ def test_there_is_a_pull_request_already_stop(place: Place, tmp_path: Path) -> N
     with ScriptedClaude(script) as claude:
         world = World(place, "asks-talk", tmp_path, claude)
         run = world.start()
-        wait_for(lambda: claude.requests, 90)
+        until(lambda: claude.requests, 90)
         session = world.session(run)
-        on_store(lambda store: send(store, session, "There is a pull request already, stop.", ADA, interrupt=True))
+        world.in_store(lambda store: send(store, session, "There is a pull request already, stop.", ADA, interrupt=True))
         place.until(run, *ENDED)
         assert "There is a pull request already" in str(claude.requests[1].body["messages"][-1])
         assert place.run(run)["state_type"] == "COMPLETED"
@@ -242,7 +182,7 @@ def test_a_used_up_budget_can_be_raised(place: Place, tmp_path: Path) -> None:
         run = world.start()
         form = world.form(run)
         assert (form.kind, len(claude.requests)) == ("budget", 1)
-        on_store(lambda store: answer(store, form, {"action": "continue", "raise": {"turns": 5}}, ADA))
+        world.in_store(lambda store: answer(store, form, {"action": "continue", "raise": {"turns": 5}}, ADA))
         place.until(run, *ENDED)
         assert len(claude.requests) == 3
 
@@ -255,28 +195,28 @@ def test_an_answer_counts_for_its_own_form_alone(place: Place, tmp_path: Path) -
         world = World(place, "asks-twice", tmp_path, claude)
         run = world.start()
         first = world.form(run)
-        on_store(lambda store: answer(store, first, uniform_answer(first.content, "approve"), ADA))
-        second = wait_for(lambda: _next_form(world, run, first))
+        world.in_store(lambda store: answer(store, first, uniform_answer(first.content, "approve"), ADA))
+        second = until(lambda: _next_form(world, run, first))
         place.until(run, "Suspended")
-        assert on_store(sweep) == 0
-        assert not on_store(lambda store: _wake(store, first))
-        assert on_store(lambda store: store.form(second.id)).status == "open"
+        assert world.in_store(sweep) == 0
+        assert not world.in_store(lambda store: _wake(store, first))
+        assert world.in_store(lambda store: store.form(second.id)).status == "open"
         assert world.told == ["all: One"]
-        on_store(lambda store: answer(store, second, uniform_answer(second.content, "deny"), ADA))
+        world.in_store(lambda store: answer(store, second, uniform_answer(second.content, "deny"), ADA))
         place.until(run, *ENDED)
         assert world.told == ["all: One"]
 
 
 def _next_form(world: World, run: str, first: Form) -> Form | None:
     session = world.session(run)
-    found = on_store(lambda store: store.forms(session_id=session.id, status="open"))
+    found = world.in_store(lambda store: store.forms(session_id=session.id, status="open"))
     return next((form for form in found if form.id != first.id), None)
 
 
 async def _wake(store: Store, form: Form) -> bool:
     kept = await store.form(form.id)
     assert kept is not None
-    return await wake(kept)
+    return await wake(store, kept)
 
 
 @pytest.mark.timeout(300)
@@ -286,11 +226,9 @@ def test_suspended_while_it_prepares(place: Place, tmp_path: Path) -> None:
         world = World(place, "asks-early", tmp_path, claude, setup="sleep 6")
         run = world.start()
         place.until(run, "RUNNING")
-        wait_for(lambda: "session.status_running" in on_store(lambda store: _kinds(store, run)))
-        place.set_state(
-            run, type="PAUSED", name="Suspended", state_details={"pause_timeout": "2030-01-01T00:00:00Z", "pause_reschedule": True}
-        )
-        wait_for(lambda: (place.run(run)["state"]["state_details"] or {}).get("run_input_keyset"))
+        until(lambda: "session.status_running" in world.in_store(lambda store: _kinds(store, run)))
+        place.set_state(run, type="PAUSED", name="Suspended", state_details=FOR_FIVE_MINUTES)
+        until(lambda: (place.run(run)["state"]["state_details"] or {}).get("run_input_keyset"))
         assert world.form(run).kind == "pause"
         place.api(f"/flow_runs/{run}/resume", {"run_input": {"action": "continue"}})
         place.until(run, *ENDED)

@@ -13,6 +13,7 @@ import pytest
 
 from prefect_routines.workers.child import Orders
 from prefect_routines.workers.warm import Warm, installed
+from waiting import until_async
 
 from .place import alive
 
@@ -25,9 +26,7 @@ async def warm() -> AsyncIterator[Warm]:
 
 
 async def until_gone(pid: int) -> None:
-    async with asyncio.timeout(10):
-        while alive(pid):  # noqa: ASYNC110 - a process sets no event
-            await asyncio.sleep(0.02)
+    await until_async(lambda: not alive(pid), 10)
 
 
 def orders(place: Path, command: str) -> Orders:

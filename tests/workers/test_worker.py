@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from prefect_routines.testing import LocalForge, ScriptedClaude, call, say
+from waiting import until
 
-from .place import ENDED, Place, alive, wait_for
+from .place import ENDED, Place, alive
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,8 +127,8 @@ def test_a_cancelled_run_ends_as_cancelled_and_its_hooks_run(place: Place, tmp_p
     pid = place.pid(run)
     place.set_state(run, type="CANCELLING")
     assert place.until(run, *ENDED)["state_type"] == "CANCELLED"
-    wait_for(lambda: not alive(pid))
-    name, hook_pid, mine = wait_for(lambda: (tmp_path / "hook").exists() and (tmp_path / "hook").read_text().split())
+    until(lambda: not alive(pid))
+    name, hook_pid, mine = until(lambda: (tmp_path / "hook").exists() and (tmp_path / "hook").read_text().split())
     assert (name, mine) == ("Cancelling", "yes")
     assert int(hook_pid) not in (pid, place.workers[0].process.pid)
 
@@ -159,7 +160,7 @@ def test_what_a_run_logs_is_on_its_page(place: Place) -> None:
         wanted = {"logs": {"flow_run_id": {"any_": [run]}}}
         return [record["message"] for record in place.api("/logs/filter", wanted) if record["message"] == "I am here"]
 
-    assert wait_for(lines) == ["I am here"]
+    assert until(lines) == ["I am here"]
 
 
 @pytest.mark.timeout(300)
@@ -189,7 +190,7 @@ def test_a_suspended_run_goes_on_with_the_answer(place: Place, tmp_path: Path) -
     run = place.start(place.deploy("asks.py:asks"))
     place.until(run, "Suspended")
     [pid] = (tmp_path / "pids").read_text().split()
-    wait_for(lambda: not alive(int(pid)))
+    until(lambda: not alive(int(pid)))
     place.api(f"/flow_runs/{run}/resume", {"run_input": {"word": "yes"}})
     assert place.until(run, *ENDED)["state_type"] == "COMPLETED", place.workers[0].said
     assert (tmp_path / "answer").read_text() == "yes"
@@ -228,7 +229,7 @@ def test_a_dead_warm_process_harms_no_run(place: Place) -> None:
     pid = place.pid(running)
     zygote = place.workers[0].zygote()
     os.kill(zygote, signal.SIGKILL)
-    wait_for(lambda: not alive(zygote))
+    until(lambda: not alive(zygote))
     following = place.waiting()
     assert place.pid(following)
     assert alive(pid)
@@ -245,7 +246,7 @@ def test_a_worker_with_a_limit_takes_the_next_run_when_one_ends(make_place: Call
     place = make_place("limited")
     worker = place.worker("--limit", "1")
     runs = [place.waiting(), place.waiting()]
-    first = wait_for(lambda: next((run for run in runs if (place.directory / run).exists()), None), what=lambda: worker.said)
+    first = until(lambda: next((run for run in runs if (place.directory / run).exists()), None), what=lambda: worker.said)
     [second] = [run for run in runs if run != first]
     assert place.run(second)["state_type"] == "SCHEDULED"
     os.kill(place.pid(first), signal.SIGKILL)
@@ -253,7 +254,7 @@ def test_a_worker_with_a_limit_takes_the_next_run_when_one_ends(make_place: Call
     zygote = worker.zygote()
     worker.stop()
     assert worker.process.returncode is not None
-    wait_for(lambda: not alive(pid) and not alive(zygote))
+    until(lambda: not alive(pid) and not alive(zygote))
     assert place.until(second, *ENDED)["state_type"] == "CRASHED"
 
 
@@ -265,7 +266,7 @@ def test_a_paused_pool_starts_nothing(make_place: Callable[[str], Place]) -> Non
     worker = place.worker()
     zygote = worker.zygote()
     run = place.waiting()
-    wait_for(lambda: "started!" in worker.said)
+    until(lambda: "started!" in worker.said)
     place.prefect("flow-run", "ls", "--limit", "1")  # some seconds in which it could start
     assert place.run(run)["state_type"] == "SCHEDULED"
     place.prefect("work-pool", "resume", place.pool)

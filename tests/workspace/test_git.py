@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from prefect_routines.workspace.git import Access, GitError, Limits, environment, git, last_line, redact
+from waiting import until_async
 
 
 @pytest.fixture
@@ -91,9 +92,7 @@ async def test_a_command_that_takes_too_long_is_stopped_with_its_children() -> N
 
 async def test_a_cancelled_command_leaves_no_process() -> None:
     task = asyncio.create_task(git("slow4712", name="docs", access=Access(environment=_slow("slow4712"))))
-    async with asyncio.timeout(20):
-        while not _alive("true slow4712"):  # noqa: ASYNC110 - another process does not set an event
-            await asyncio.sleep(0.01)
+    await until_async(lambda: _alive("true slow4712"), 20)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

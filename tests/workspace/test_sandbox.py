@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,16 +24,9 @@ from prefect_routines.settings import Settings
 from prefect_routines.workspace import bubblewrap, frames, ownership, sandbox
 from prefect_routines.workspace.sandbox import Limits, Sandbox, SandboxSpec, check_sandbox, lend_directory
 from prefect_routines.workspace.setup import prepared
+from waiting import until
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="an ordinary user has one uid")
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Wait until a condition on the host holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        os.sched_yield()
 
 
 def processes_with(mark: str) -> list[int]:
@@ -240,13 +232,13 @@ def test_everything_ends_with_a_killed_flow(tmp_path: Path, mode: str) -> None:
     assert flow.stdout is not None
     proxy = int(flow.stdout.readline())
     try:
-        wait_for(lambda: len(processes_with(mark)) >= 5)  # shell and four sleeps
+        until(lambda: len(processes_with(mark)) >= 5, 10)  # shell and four sleeps
     finally:
         flow.send_signal(signal.SIGKILL)
         flow.wait()
         flow.stdout.close()
-    wait_for(lambda: processes_with(mark) == [])
-    wait_for(lambda: not proxy or not Path(f"/proc/{proxy}").exists() or "Z" in Path(f"/proc/{proxy}/stat").read_text().split()[2])
+    until(lambda: processes_with(mark) == [], 10)
+    until(lambda: not proxy or not Path(f"/proc/{proxy}").exists() or "Z" in Path(f"/proc/{proxy}/stat").read_text().split()[2], 10)
 
 
 def test_a_loop_in_a_thread(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -16,15 +16,9 @@ from prefect_routines.errors import SandboxLost, ToolError
 from prefect_routines.workspace import frames
 from prefect_routines.workspace.conversation import WINDOW
 from prefect_routines.workspace.sandbox import Sandbox, SandboxSpec
+from waiting import until_async
 
 ECHO = ["sh", "-c", 'while read -r line; do echo "<$line>"; done; echo bye >&2; exit 3']
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something on the host."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110  # there is no event of it
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -89,7 +83,7 @@ async def test_unread_output_holds_the_program_up(box: Sandbox) -> None:
     """Nobody reads: the program blocks when the window is full, and goes on when some was taken. Nothing is lost."""
     count = 3_000_000
     async with box.talk(["sh", "-c", f"seq {count}; touch done"]) as pipe:
-        await until(lambda: len(pipe._unread) == WINDOW)
+        await until_async(lambda: len(pipe._unread) == WINDOW)
         assert (await box.bash("ls")).output == ""  # some 23 MB were to come
         lines = [int(line) async for line in pipe.lines(max_bytes=100)]
     assert lines == list(range(1, count + 1))
@@ -148,10 +142,10 @@ async def test_a_supervisor_that_ignores_the_window_is_stopped(tmp_path: Path) -
     async with box.talk(["sleep", "1000"]) as pipe:
         chunk = frames.encode({"kind": "chunk", "id": pipe._number, "stream": 1}, b"x" * (WINDOW // 4))
         await asyncio.get_running_loop().sock_sendall(far, chunk * 4)
-        await until(lambda: len(pipe._unread) == WINDOW)
+        await until_async(lambda: len(pipe._unread) == WINDOW)
         assert box.alive
         await asyncio.get_running_loop().sock_sendall(far, chunk)
-        await until(lambda: not box.alive)
+        await until_async(lambda: not box.alive)
     with pytest.raises(SandboxLost, match="took over its supervisor"):
         await box.bash("true")
     await box.close()

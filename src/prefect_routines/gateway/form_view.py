@@ -21,7 +21,7 @@ TITLES = {
     "pause": "Suspended: it waits for you",
 }
 RAISES = ("turns", "dollars", "minutes", "tokens")
-_TO_GO_ON = "To go on, fill in at least one number; dollars count for the routine's day, too. Or end it: verdict needs_attention."
+_TO_GO_ON = "To go on, fill in at least one number; dollars count for the routine's day, too. Or end it: then it needs attention."
 
 
 def form_view(form: Form, *, refusal: str | None) -> Element:

@@ -194,7 +194,7 @@ async def _parts(
         "needs": session_view.needs(form_view(form, refusal=refusal(who, form)) for form in open_forms),
         "results": session_view.results(view.transcript),
         "pending": session_view.pending(record, waiting),
-        "controls": session_view.controls(record, may_steer=may_steer),
+        "controls": session_view.controls(record, may_steer=may_steer, waits=waits),
     }
 
 

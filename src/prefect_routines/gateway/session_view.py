@@ -165,8 +165,12 @@ def _sent(act: Act) -> str:
             return act.kind
 
 
-def controls(record: SessionRecord, *, may_steer: bool) -> Element:
-    """The box for messages, and the buttons."""
+def controls(record: SessionRecord, *, may_steer: bool, waits: bool) -> Element:
+    """The box for messages, and the buttons.
+
+    Args:
+        waits: Whether a form is open. Then there is nothing to interrupt: it would hit what the answer is about to start.
+    """
     over = record.status == "ended"
     if not may_steer or (over and record.deployment_id is None):  # nobody but a deployment could run it
         return tag("footer", id="controls", hidden=True)
@@ -175,9 +179,11 @@ def controls(record: SessionRecord, *, may_steer: bool) -> Element:
     if over:
         row: list[Node] = [_do("resume", "Resume", "main")]
     else:
-        cancel = tag("details", tag("summary", "Cancel…"), tag("div", _do("cancel", "Yes, cancel the session", "danger")), class_="stop")
-        row = [_do("send", "Send", "main"), _do("interrupt_send", "Interrupt and send"), tag("span", class_="gap")]
-        row += [_do("interrupt", "Interrupt"), _do("suspend", "Suspend"), cancel]
+        sure = tag("div", _do("cancel", "Yes, cancel the session", "danger"))
+        cancel = tag("details", tag("summary", "Cancel the session…"), sure, class_="stop")
+        send, gap = _do("send", "Send", "main"), tag("span", class_="gap")
+        at_work = [_do("interrupt_send", "Interrupt and send"), gap, _do("interrupt", "Interrupt"), _do("suspend", "Suspend")]
+        row = [send, *([gap] if waits else at_work), cancel]
     action = f"/sessions/{record.id}/act"
     return tag("footer", tag("form", area, tag("div", row, class_="buttons"), method="post", action=action, data_act=True), id="controls")
 

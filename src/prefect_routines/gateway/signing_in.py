@@ -11,8 +11,10 @@ from prefect_routines.gateway import access
 from prefect_routines.gateway.access import HOURS
 from prefect_routines.gateway.answers import Refused
 from prefect_routines.gateway.frame import HEADERS, document, fields_of
-from prefect_routines.gateway.markup import tag
+from prefect_routines.gateway.markup import Element, tag
 from prefect_routines.gateway.service import Service
+
+_COMMAND = ("routines token create", "--scope steer", "--scope approve", "--name YOU")
 
 
 async def sign_in_page(service: Service, request: Request, told: str = "", back: str | None = None) -> Response:
@@ -27,12 +29,18 @@ async def sign_in_page(service: Service, request: Request, told: str = "", back:
         tag("label", "Token", field),
         tag("input", type="hidden", name="back", value=_own(back)),
         tag("div", tag("button", "Sign in", type="submit", class_="main"), class_="buttons"),
-        tag("p", "Make one with ", tag("code", "routines token create --scope steer --scope approve --name YOU"), class_="quiet"),
+        tag("p", "Make one with ", _command(), class_="quiet"),
         method="post",
         action="/sign-in",
         class_="sign-in",
     )
     return document("Sign in", form, who=None, status=401, signin="yes")
+
+
+def _command() -> Element:
+    """How to make a token; the line breaks between its options only."""
+    parts = [tag("span", part, class_="whole") for part in _COMMAND]
+    return tag("code", parts[0], *(node for part in parts[1:] for node in (" ", part)))
 
 
 def _own(back: str) -> str:

@@ -99,7 +99,7 @@ async def suspend(session: Session, form: Form, pause_key: str, *, note: str = "
         async with await Store.open() as store:
             now = await store.form(form.id)
             if now is not None and now.status != "open":
-                await wake(now)
+                await wake(store, now)
     return pause
 
 

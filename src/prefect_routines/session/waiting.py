@@ -176,7 +176,7 @@ async def _in_place(session: Session, form: Form) -> Form:
     while True:
         form = await _settled(session, form)
         if form.status != "open":
-            await wake(form, here=True)
+            await wake(session.store, form, here=True)
             return form
         for act in await session.store.acts(session.id):
             if act.kind == "cancel":

@@ -22,6 +22,7 @@ from prefect_routines.visible import storable
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import State
 
 CANCELLED = "cancelled"
 """Key in `data` of a session's record: true after a person has cancelled it."""
@@ -94,7 +95,7 @@ async def answer(store: Store, form: Form, given: Mapping[str, Any], person: Per
     may_answer(form, person)
     checked = checked_answer(form.kind, form.content, given)
     answered = await store.answer_form(form.id, checked, person=person.name, via=person.via)
-    await wake(answered)
+    await wake(store, answered)
     return answered
 
 
@@ -112,7 +113,7 @@ def may_answer(form: Form, person: Person) -> None:
         raise SettingsError(f"only {', '.join(people)} may answer this form; it was not changed")
 
 
-async def wake(form: Form, *, here: bool = False) -> bool:
+async def wake(store: Store, form: Form, *, here: bool = False) -> bool:
     """Have the run that waits for a form go on, now that it is answered; whether it was waiting.
 
     Only a run that is paused for this very form, which the key of its pause names: the answer must not become that to another one. A
@@ -125,7 +126,6 @@ async def wake(form: Form, *, here: bool = False) -> bool:
     """
     from prefect import get_client
     from prefect.settings import PREFECT_API_URL
-    from prefect.states import Scheduled
 
     if form.flow_run_id is None or not (here or PREFECT_API_URL.value()):
         return False
@@ -136,14 +136,27 @@ async def wake(form: Form, *, here: bool = False) -> bool:
             if state is None or (run.deployment_id is None and not here):  # whoever waits without a deployment sees the answer itself
                 return False
             if run.deployment_id is not None and (state.is_crashed() or state.is_failed()):
-                await client.set_flow_run_state(run.id, Scheduled(name="Resuming", message="Somebody answered"), force=True)
-                return True
+                return await _start_again(store, form, client, state)
             if not state.is_paused() or not (state.state_details.pause_key or "").startswith(f"{form.id}-"):
                 return False
             result = await client.resume_flow_run(run.id, run_input=values_of(form.kind, form.content, form.answer or {}))
             return result.status.value == "ACCEPT"
     except Exception:
         return False
+
+
+async def _start_again(store: Store, form: Form, client: PrefectClient, broken: State[Any]) -> bool:
+    """Start a run again that broke down, unless its session has ended since, or somebody else has done so."""
+    from prefect.states import Scheduled
+
+    record = await store.session(form.session_id)  # looked at after the state of the run: a session ends before its run does
+    if record is None or record.status == "ended" or form.flow_run_id is None:
+        return False
+    run = await client.read_flow_run(UUID(form.flow_run_id))
+    if run.state is None or run.state.id != broken.id:
+        return False
+    await client.set_flow_run_state(run.id, Scheduled(name="Resuming", message="Somebody answered"), force=True)
+    return True
 
 
 async def cancel(store: Store, record: SessionRecord, person: Person) -> Literal["asked", "cancelled"]:

@@ -43,7 +43,7 @@ async def sweep(store: Store) -> int:
     await end_what_was_cancelled(store)
     woken = 0
     for form in await store.answered_and_waiting():
-        woken += await wake(form)
+        woken += await wake(store, form)
     return woken
 
 

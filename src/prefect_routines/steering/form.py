@@ -132,7 +132,7 @@ def checked_answer(kind: str, content: Mapping[str, Any], given: Mapping[str, An
         if answer.action is None:
             raise SettingsError("the answer says neither 'continue' nor 'stop' (action)")
         if kind == "budget" and answer.action == "continue" and answer.raise_ is None:
-            raise SettingsError("to go on, say how much more may be used (raise), for example 20 turns")
+            raise SettingsError("to go on, say how much more may be used: raise the turns by 20, for example")
     elif not any(decision.decision == "stop" for decision in answer.decisions.values()):
         missing = [call["title"] for id_, call in calls.items() if id_ not in answer.decisions]
         missing += [question["question"] for id_, question in questions.items() if id_ not in answer.replies]

@@ -120,7 +120,8 @@ def description(kind: str, content: Mapping[str, Any], *, link: str | None = Non
         parts.append("The session waits. Send Claude a message, change the budget, go on, or stop: that cancels it.")
     for number, call in enumerate(content.get("calls", []), 1):
         target = f" to {_plain(call['target'])}" if call["target"] else ""
-        parts.append(f"### {number}. {_plain(call['tool'])}{target}\n\n{_plain(call['reason'])}. This will be done, exactly:")
+        count = f"{number}. " if len(content["calls"]) > 1 else ""
+        parts.append(f"### {count}{_plain(call['tool'])}{target}\n\n{_plain(call['reason'])}. This will be done, exactly:")
         parts += _arguments(call["arguments"])
         if call["like"]:
             parts.append(f'"approve all like this" allows, in this session: {_plain(call["like"])}')

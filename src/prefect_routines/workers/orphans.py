@@ -41,7 +41,7 @@ class Fate(Enum):
     CRASHED = "crashed"
     CANCELLED = "cancelled"
     AGAIN = "again"
-    """It was claimed and nothing of it was started: it becomes due once more."""
+    """It was claimed, and nothing of it was started, or started again: it becomes due once more."""
     STOP = "stop"
     """Cancelled, alive on this machine, and its worker is not there to stop it."""
 
@@ -62,7 +62,6 @@ class Seen:
     Attributes:
         state: Prefect's type of state.
         age: How long it has been in that state.
-        started: It has been `Running` before, or is.
         process: What can be seen of its process.
         leases: When the leases of its sessions end, relative to now; empty when it has no session.
         worker_silent: Its worker has not been heard of for long, or is unknown.
@@ -70,7 +69,6 @@ class Seen:
 
     state: str
     age: timedelta
-    started: bool
     process: Sight
     leases: tuple[timedelta, ...]
     worker_silent: bool
@@ -84,11 +82,12 @@ def fate(seen: Seen) -> Fate:
         return Fate.LEAVE
     if seen.process is Sight.ALIVE:
         return Fate.STOP if seen.state == "CANCELLING" and seen.age > _CANCEL_PATIENCE else Fate.LEAVE
-    if seen.process is Sight.UNKNOWN and seen.state == "PENDING":
-        return Fate.CRASHED if seen.started else Fate.AGAIN
     # elsewhere, only a session that is no longer kept and a worker that is gone tell that the machine is
     machine_gone = seen.process is Sight.ELSEWHERE and seen.worker_silent and (seen.leases or seen.state == "PENDING")
-    if seen.process is Sight.DEAD or machine_gone:
+    gone = seen.process is Sight.DEAD or machine_gone
+    if seen.state == "PENDING" and (gone or seen.process is Sight.UNKNOWN):  # the process may be of the run's last attempt
+        return Fate.AGAIN
+    if gone:
         return Fate.CANCELLED if seen.state == "CANCELLING" else Fate.CRASHED
     return Fate.LEAVE
 
@@ -181,7 +180,6 @@ class Orphans:
         return Seen(
             state=run.state.type.value,
             age=now - run.state.timestamp,
-            started=run.run_count > 0,
             process=look(_holder(run)),
             leases=tuple((until - now) if until is not None else timedelta(0) for until in leases),
             worker_silent=last is None or now - last > _WORKER_SILENT,
@@ -205,7 +203,7 @@ class Orphans:
         states: dict[Fate, State[Any]] = {
             Fate.CRASHED: Crashed(message=f"The process of this run is gone ({was}), and its worker did not report it. Retry to go on."),
             Fate.CANCELLED: Cancelled(message=f"Cancelled; its process ({was}) is gone."),
-            Fate.AGAIN: Scheduled(message="Its worker died before anything of the run was started; due again."),
+            Fate.AGAIN: Scheduled(message="Its worker died before it had started the run; due again."),
         }
         answer = await self._client.set_flow_run_state(run.id, states[decided])
         self._logger.warning("Flow run %r was %s and nobody runs it (%s): %s", run.name, run.state.name, was, answer.status.value)

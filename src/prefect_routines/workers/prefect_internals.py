@@ -7,6 +7,7 @@ Read in 3.8.8 and 3.9.1.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import logging
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import anyio.abc
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
+    from prefect.runner._state_proposer import StateProposer
 
 T = TypeVar("T")
 
@@ -62,7 +64,7 @@ NEEDED: dict[str, dict[str, tuple[str, ...]]] = {
         "ProcessManager": ("on_remove",),
         "ProcessManager.flow_run_ids": (),
     },
-    "prefect.runner._state_proposer": {"StateProposer": ("client",)},
+    "prefect.runner._state_proposer": {"StateProposer": ("client",), "StateProposer.propose_crashed": ("flow_run", "message")},
     "prefect.workers.base": {
         "BaseWorker._submit_run": ("flow_run",),
         "BaseWorker._submit_scheduled_flow_runs": ("flow_run_response",),
@@ -110,6 +112,22 @@ class Hooks(Protocol):
     async def run_crashed_hooks(self, flow_run: FlowRun, state: State[Any]) -> None: ...
 
 
+def state_proposer(client: PrefectClient) -> StateProposer:
+    """Prefect's proposer of states, but that it calls no run crashed whose process had suspended it before it died."""
+    from prefect.runner._state_proposer import StateProposer
+
+    class CrashesOnly(StateProposer):
+        async def propose_crashed(self, flow_run: FlowRun, message: str) -> State[Any] | None:
+            """None if the run goes on in another process, whatever has become of this one."""
+            with contextlib.suppress(Exception):  # Prefect is away: then its own rules decide
+                state = (await client.read_flow_run(flow_run.id)).state
+                if state is not None and ((state.is_paused() and state.state_details.pause_reschedule) or state.name == "Resuming"):
+                    return None
+            return await super().propose_crashed(flow_run, message)
+
+    return CrashesOnly(client=client)
+
+
 class Supervision:
     """The parts of Prefect's runner that watch over the processes of all runs of one worker."""
 
@@ -118,11 +136,10 @@ class Supervision:
         from prefect.runner._control_channel import ControlChannel
         from prefect.runner._event_emitter import EventEmitter
         from prefect.runner._process_manager import ProcessManager
-        from prefect.runner._state_proposer import StateProposer
 
         self._hooks = hooks
         self._channel = ControlChannel()
-        self._proposer = StateProposer(client=client)
+        self._proposer = state_proposer(client)
         self._processes = ProcessManager(on_remove=self._forget)
         self._emitter = EventEmitter(runner_name=name, client=client)
         self._cancelling: dict[UUID, bool] = {}

@@ -24,10 +24,11 @@ from prefect_routines.store import Entry, Output, SessionRecord, Store
 from prefect_routines.store.records import Spent
 from prefect_routines.testing import ScriptedClaude
 from prefect_routines.testing.forge import LocalForge
+from waiting import until
 
 from . import routine
 from .pool import Pool, Run
-from .processes import Process, alive, wait_until
+from .processes import Process, alive
 
 FLOW = f"{Path(routine.__file__)}:two_repositories"
 
@@ -163,7 +164,7 @@ class Case:
     def judge(self, *trees: list[Process], kills: int = 1) -> None:
         """The oracle: what must hold of every session that was killed and has come to its end."""
         for tree in trees:
-            wait_until(lambda tree=tree: not alive(tree), "nothing of the killed process is left")  # type: ignore[misc]
+            until(lambda tree=tree: not alive(tree), what="nothing of the killed process is left")  # type: ignore[misc]
         found = self.found()
         found.check_journal()
         self._check_end(found)

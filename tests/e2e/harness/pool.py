@@ -12,7 +12,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from .processes import Process, alive, descendants, wait_until
+from waiting import until
+
+from .processes import Process, alive, descendants
 
 
 class Run:
@@ -111,7 +113,7 @@ class Pool:
         tree = descendants(self._process.pid)
         for run in list(self._runs.values()):
             run.signal(signal.SIGKILL)
-        wait_until(lambda: not alive(tree), "the runners' processes ended")
+        until(lambda: not alive(tree), what="the runners' processes ended")
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)

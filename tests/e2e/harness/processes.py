@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 Process = tuple[int, int]
@@ -39,12 +38,3 @@ def alive(processes: Iterable[Process]) -> list[Process]:
         for pid, started in processes
         if (fields := _stat(pid)) and fields[0] not in (b"Z", b"X") and int(fields[19]) == started
     ]
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    """Wait for a condition. Raises TimeoutError, which says what did not happen."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)  # between two looks

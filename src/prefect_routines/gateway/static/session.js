@@ -99,7 +99,7 @@
   };
 
   const tell = (text, wrong) => {
-    toldAt.textContent = text;
+    toldAt.textContent = text.slice(0, 1).toUpperCase() + text.slice(1);
     toldAt.className = wrong ? "wrong" : "";
     toldAt.hidden = false;
     clearTimeout(tell.timer);
