@@ -50,8 +50,10 @@ class World:
     def __init__(self, place: Place, name: str, tmp_path: Path, claude: ScriptedClaude, **fields: Any) -> None:
         self.place, self.file = place, tmp_path / "told"
         budget, answers = fields.get("budget", {"turns": 20}), fields.get("answers", {})
-        place.flow("asks", ROUTINE.format(told=str(self.file), name=name, budget=budget, answers=answers, setup=fields.get("setup")))
-        self.deployment = place.deploy("asks.py:asks", job_variables={"env": claude.environment()})
+        code = ROUTINE.format(told=str(self.file), name=name, budget=budget, answers=answers, setup=fields.get("setup"))
+        place.flow("asks", fields.get("before", "") + code)
+        env = {**claude.environment(), **fields.get("env", {})}
+        self.deployment = place.deploy("asks.py:asks", job_variables={"env": env})
 
     @property
     def told(self) -> list[str]:

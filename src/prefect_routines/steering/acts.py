@@ -116,7 +116,7 @@ async def wake(form: Form, *, here: bool = False) -> bool:
     """Have the run that waits for a form go on, now that it is answered; whether it was waiting.
 
     Only a run that is paused for this very form, which the key of its pause names: the answer must not become that to another one. A
-    run of a deployment that broke down while it was to be suspended is started again.
+    run of a deployment that broke down since is started again; once, or one that cannot start any more would be for ever.
 
     A Prefect that cannot be reached is not an error: the answer is kept, and whoever looks after deadlines wakes the run later.
 
@@ -136,7 +136,10 @@ async def wake(form: Form, *, here: bool = False) -> bool:
             if state is None or (run.deployment_id is None and not here):  # whoever waits without a deployment sees the answer itself
                 return False
             if run.deployment_id is not None and (state.is_crashed() or state.is_failed()):
-                await client.set_flow_run_state(run.id, Scheduled(name="Resuming", message="Somebody answered"), force=True)
+                why = f"somebody answered {form.id}"
+                if any(former.message == why for former in await client.read_flow_run_states(run.id)):
+                    return False
+                await client.set_flow_run_state(run.id, Scheduled(name="Resuming", message=why), force=True)
                 return True
             if not state.is_paused() or not (state.state_details.pause_key or "").startswith(f"{form.id}-"):
                 return False

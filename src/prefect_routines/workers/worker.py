@@ -147,9 +147,9 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
 
     async def _former_process(self, flow_run_id: UUID) -> None:
         """Wait until the process of a run that was suspended, and was answered quickly, is gone: Prefect keeps one for each run."""
-        for _ in range(500):
-            if flow_run_id not in self._supervision.running():
-                return
+        if flow_run_id in self._supervision.running():
+            self._logger.info("The former process of flow run %s is still ending; the new one waits for that", flow_run_id)
+        while flow_run_id in self._supervision.running():
             await asyncio.sleep(0.02)
 
     async def run(
