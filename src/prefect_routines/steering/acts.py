@@ -125,7 +125,6 @@ async def wake(form: Form, *, here: bool = False) -> bool:
     """
     from prefect import get_client
     from prefect.settings import PREFECT_API_URL
-    from prefect.states import Scheduled
 
     if form.flow_run_id is None or not (here or PREFECT_API_URL.value()):
         return False
@@ -136,17 +135,23 @@ async def wake(form: Form, *, here: bool = False) -> bool:
             if state is None or (run.deployment_id is None and not here):  # whoever waits without a deployment sees the answer itself
                 return False
             if run.deployment_id is not None and (state.is_crashed() or state.is_failed()):
-                why = f"somebody answered {form.id}"
-                if any(former.message == why for former in await client.read_flow_run_states(run.id)):
-                    return False
-                await client.set_flow_run_state(run.id, Scheduled(name="Resuming", message=why), force=True)
-                return True
+                return await _start_again(client, run.id, f"somebody answered {form.id}")
             if not state.is_paused() or not (state.state_details.pause_key or "").startswith(f"{form.id}-"):
                 return False
             result = await client.resume_flow_run(run.id, run_input=values_of(form.kind, form.content, form.answer or {}))
             return result.status.value == "ACCEPT"
     except Exception:
         return False
+
+
+async def _start_again(client: PrefectClient, flow_run_id: UUID, why: str) -> bool:
+    """Make a run that broke down due again, unless that was done for the same reason before."""
+    from prefect.states import Scheduled
+
+    if any(former.message == why for former in await client.read_flow_run_states(flow_run_id)):
+        return False
+    await client.set_flow_run_state(flow_run_id, Scheduled(name="Resuming", message=why), force=True)
+    return True
 
 
 async def cancel(store: Store, record: SessionRecord, person: Person) -> Literal["asked", "cancelled"]:
