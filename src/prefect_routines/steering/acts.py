@@ -27,6 +27,8 @@ CANCELLED = "cancelled"
 """Key in `data` of a session's record: true after a person has cancelled it."""
 TOLD = "notify"
 """Key in `data` of a session's record: whom its settings tell; for those who end it without them."""
+FAILED = "failed"
+"""Key in `data` of a session's record: the error that its last run ended with, in one line."""
 
 
 @dataclass(frozen=True)
