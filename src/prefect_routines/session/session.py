@@ -35,7 +35,7 @@ from prefect_routines.session.steering import Steering
 from prefect_routines.session.transcript import Call, Transcript
 from prefect_routines.session.waiting import Suspend
 from prefect_routines.settings import Settings
-from prefect_routines.steering.acts import CANCELLED, TOLD
+from prefect_routines.steering.acts import CANCELLED, FAILED, TOLD
 from prefect_routines.store import Entry, FormKind, Spend, Store
 from prefect_routines.tools import WORKSPACE_TOOLS
 from prefect_routines.tools.paging import redacting
@@ -126,6 +126,8 @@ class Session:
         try:
             if holding.is_suspension(error) and hasattr(self, "publisher"):
                 suspended = await holding.before_suspension(self, error.form if isinstance(error, Suspend) else None)
+            elif isinstance(error, Exception) and hasattr(self, "publisher"):
+                await holding.tell_error(self, error)
         finally:
             await self._stack.aclose()
             if suspended is not None:
@@ -163,7 +165,7 @@ class Session:
         budget = self.settings.budget.model_dump(mode="json", exclude_none=True)
         await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again, "budget": budget, **started_by}))
         began = record.started_at or datetime.now(UTC)
-        kept = {"budget": self.settings.budget.model_dump(mode="json"), TOLD: self.settings.notify}
+        kept = {"budget": self.settings.budget.model_dump(mode="json"), TOLD: self.settings.notify, FAILED: None}
         await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id, data=kept)
         if resume is not None:
             await self.store.update_session(self.lease, verdict=None, summary=None, ended_at=None, data={CANCELLED: False})
