@@ -91,6 +91,8 @@ TRANSCRIPT = _in(
      f"{COMPACTION}::test_a_conversation_near_its_end_is_summarised"),
     ("the night counts", ' and entry.kind not in _AFTER_WAITING', "",
      f"{FOLD}::test_time_between_two_processes_does_not_count"),
+    ("a person's time counts", '"session.cancelled", "form.answered")', '"session.cancelled")',
+     "test_waiting_in_place::test_waiting_is_not_working"),
     ("unknown kinds break it", "        if handler is not None:\n", "        if True:\n", f"{FOLD}::test_an_unknown_kind_is_passed_over"),
     ("a restarted call counts twice", 'if not call.started and data.get("rule"):', 'if data.get("rule"):',
      f"{FOLD}::test_counts_of_rules_are_those_of_calls_that_began"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prefect_routines.store import Form, SessionRecord, Store
@@ -45,6 +47,17 @@ def routine_that_asks(told: Path, name: str = "asks", **settings: Any) -> str:
     return _ROUTINE.format(told=str(told), name=name, settings=settings)
 
 
+def in_store(work: Any, url: str | None = None) -> Any:
+    """What `work` finds in a store; in a thread, since a browser's test has a loop of its own."""
+
+    async def do() -> Any:
+        async with await Store.open(url) as store:
+            return await work(store)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(do())).result()
+
+
 class World:
     """The routine at work.
 
@@ -53,13 +66,25 @@ class World:
         name: Of the routine.
         directory: For the file of what was told.
         claude: Whom its sessions talk to.
+        before: Code in front of the routine's.
+        env: More environment for its runs.
         settings: Of the routine, beside its tool and the rule that asks.
     """
 
-    def __init__(self, place: Place, name: str, directory: Path, claude: ScriptedClaude, **settings: Any) -> None:
+    def __init__(
+        self,
+        place: Place,
+        name: str,
+        directory: Path,
+        claude: ScriptedClaude,
+        *,
+        before: str = "",
+        env: Mapping[str, str] = MappingProxyType({}),
+        **settings: Any,
+    ) -> None:
         self.place, self._file = place, directory / "told"
-        place.flow("asks", routine_that_asks(self._file, name, **{"budget": {"turns": 20}, **settings}))
-        self.deployment = place.deploy("asks.py:asks", job_variables={"env": claude.environment()})
+        place.flow("asks", before + routine_that_asks(self._file, name, **{"budget": {"turns": 20}, **settings}))
+        self.deployment = place.deploy("asks.py:asks", job_variables={"env": {**claude.environment(), **env}})
 
     @property
     def told(self) -> list[str]:
@@ -92,11 +117,5 @@ class World:
         assert len(self.in_store(lambda store: store.forms(session_id=session.id))) == 1
 
     def in_store(self, work: Any) -> Any:
-        """What `work` finds in the store; in a thread, since a browser's test has a loop of its own."""
-
-        async def do() -> Any:
-            async with await Store.open(self.place.env.get("ROUTINES_DATABASE_URL")) as store:
-                return await work(store)
-
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(lambda: asyncio.run(do())).result()
+        """What `work` finds in the store that its runs use."""
+        return in_store(work, self.place.env.get("ROUTINES_DATABASE_URL"))

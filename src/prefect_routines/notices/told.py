@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_routines.secret_shapes import SECRET
+from prefect_routines.steering.acts import FAILED
 from prefect_routines.visible import one_line, storable, visible
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Told:
                 return f"{self.routine} {_WAITS[self.form.kind] if self.form else 'needs you'}"
             case _:
                 verdict = f": {self.record.verdict.replace('_', ' ')}" if self.record.verdict else ""
-                return f"{self.routine} has finished{verdict}"
+                return f"{self.routine} has {'failed' if self.error else 'finished'}{verdict}"
 
     @property
     def routine(self) -> str:
@@ -53,8 +54,13 @@ class Told:
 
     @property
     def summary(self) -> str:
-        """What the session says it came to."""
-        return plain(self.record.summary or "")
+        """What the session says it came to, or why it did not."""
+        return plain(self.record.summary or self.error)
+
+    @property
+    def error(self) -> str:
+        """What its last run ended with, if that was no verdict."""
+        return "" if self.record.status == "ended" else plain(self.record.data.get(FAILED) or "")
 
 
 _WAITS = {
@@ -78,6 +84,7 @@ def payload(told: Told, *, arguments: bool) -> dict[str, Any]:
         "status": record.status,
         "verdict": record.verdict,
         "summary": told.summary or None,
+        "error": told.error or None,
         "form": None if told.form is None else _form(told.form, arguments),
         "url": told.url,
     }

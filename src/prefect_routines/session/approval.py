@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from prefect_routines.visible import one_line, storable
 if TYPE_CHECKING:
     from prefect_routines.session.session import Session
 
+_MISSING = object()
 NOBODY_THERE = "Nobody is there to ask. Decide by what you know, or report needs_attention with the question."
 
 
@@ -59,8 +61,10 @@ def _ask_rules(session: Session) -> list[Rule]:
 
 def asked_call(session: Session, tool: Tool, call: Call, arguments: dict[str, Any], decision: Decision) -> Asked:
     """A call as a person sees it."""
-    shown = storable(jsonable(arguments))
-    like = rule_for_all_like(tool, arguments)
+    meant = jsonable(arguments)
+    shown = storable(meant)
+    # the rule is kept with the form: with the mark of a secret in it, or without what databases refuse, it would be another one
+    exact = _ends(tool, session.redact(shown)) == _ends(tool, meant)
     reason = f"{decision.reason} asks for a person" if decision.rule in _ask_rules(session) else decision.reason
     told: AskedCall = {
         "id": call.id,
@@ -70,7 +74,7 @@ def asked_call(session: Session, tool: Tool, call: Call, arguments: dict[str, An
         "hash": call_hash(tool.name, shown),
         "target": tool.target(arguments) if tool.writes else "",
         "reason": reason[:1].upper() + reason[1:],
-        "like": like,
+        "like": rule_for_all_like(tool, arguments) if exact else "",
         "editable": True,
     }
     return Asked(call=told)
@@ -78,15 +82,21 @@ def asked_call(session: Session, tool: Tool, call: Call, arguments: dict[str, An
 
 def rule_for_all_like(tool: Tool, arguments: dict[str, Any]) -> str:
     """The rule that "approve all like this" adds: this tool, to exactly these targets; empty where no rule says just that."""
-    ends = tool.targets or ((tool.main,) if tool.main else ())
-    if not ends or any(isinstance(value, list | tuple | set) and len(value) != 1 for value in map(arguments.get, ends)):
+    ends = _ends(tool, arguments)
+    if not ends or any(end is _MISSING or (isinstance(end, list | tuple | set | frozenset) and len(end) != 1) for end in ends.values()):
         return ""
-    like = declaration(tool.name, arguments, ends)
+    like = declaration(tool.name, arguments, list(ends))
     try:
         Rule.parse(like)
     except ValueError:
         return ""
     return like
+
+
+def _ends(tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a call writes to, by the names of the arguments."""
+    names = tool.targets or ((tool.main,) if tool.main else ())
+    return {name: arguments.get(name, _MISSING) for name in names}
 
 
 def question(session: Session, call: Call, arguments: dict[str, Any]) -> Asked | ToolResult:

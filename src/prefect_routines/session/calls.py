@@ -276,4 +276,5 @@ async def record_result(session: Session, call: Call, result: ToolResult, second
         "seconds": round(seconds, 3),
         "data": session.redact(data),
     }
-    await session.record(("tool.result", entry), *([("session.verdict", session.redact(verdict))] if verdict else []))
+    entries = [("tool.result", entry), *([("session.verdict", session.redact(verdict))] if verdict else [])]
+    await session.record(*entries, soon=not verdict and [one.id for one in session.transcript.open_calls] == [call.id])

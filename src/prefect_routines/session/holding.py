@@ -18,9 +18,9 @@ from prefect_routines.notices.notify import notify
 from prefect_routines.session import waiting
 from prefect_routines.session.steering import PREFECT_UI
 from prefect_routines.session.waiting import Suspend
-from prefect_routines.steering.acts import CANCELLED, wake
+from prefect_routines.steering.acts import CANCELLED, FAILED, wake
 from prefect_routines.store import Store
-from prefect_routines.visible import visible
+from prefect_routines.visible import one_line, visible
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -139,6 +139,22 @@ async def before_suspension(session: Session, form: Form | None) -> tuple[Form, 
     pause_key = await waiting.note_pause(session, form)
     await session.store.update_session(session.lease, status="suspended", **_taken(session))
     return form, pause_key
+
+
+async def tell_error(session: Session, error: Exception) -> None:
+    """Have those who hear of ends told that the run ends with an error, and is not started again by itself.
+
+    An end of each attempt is one of its own: somebody who retries the run by hand hears what came of that.
+    """
+    run = session.flow_run
+    if isinstance(error, LeaseLost) or session.lease.lost.is_set() or run.is_retried or run.ended(session.name):
+        return
+    why = one_line(session.redacted_text(str(error)) or type(error).__name__, 300)
+    status: Any = {} if session.transcript.form is not None else {"status": "idle"}
+    with contextlib.suppress(RoutinesError):
+        await session.store.update_session(session.lease, data={FAILED: why}, **status, **_taken(session))
+        told = session.settings.notify
+        await notify(session.store, session.id, "finished", f"{run.id} {run.attempt}", told, now=run.deployment_id is None)
 
 
 async def leave(session: Session) -> None:

@@ -112,6 +112,7 @@ async def turn(session: Session) -> None:
         await session.record(
             ("agent.message", {"turn": number, **reply_data(reply), "dollars": cost}),
             spend=[session.spend(number, reply.model, cost, reply.tokens)],
+            soon=reply.stop_reason == "tool_use",
         )
         session.tell_reply()
         session.log_reply(reply, cost)

@@ -32,6 +32,7 @@ class Run:
     deployment_id: str | None
     attempt: int
     logger: Logger
+    retries: int = 0
 
     @classmethod
     def current(cls) -> Run:
@@ -45,7 +46,12 @@ class Run:
             raise SettingsError("a session needs a flow run around it: use it inside a function with @flow, or write a @routine")
         run = context.flow_run
         deployment = str(run.deployment_id) if run.deployment_id else None
-        return cls(str(run.id), run.name, context.flow.name, deployment, run.run_count, get_run_logger())
+        return cls(str(run.id), run.name, context.flow.name, deployment, run.run_count, get_run_logger(), context.flow.retries or 0)
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether Prefect starts the run again by itself when it ends with an error."""
+        return self.attempt <= self.retries
 
     def tell_first_reply(self, session: str) -> None:
         """Emit `routines.session.first-reply`, which the alarm for runs that never get that far waits for.
@@ -67,13 +73,17 @@ class Run:
         """Remember that a session of this run came to a verdict."""
         _ended.add((self.id, self.attempt, session))
 
+    def ended(self, session: str) -> bool:
+        """Whether a session of this run came to a verdict."""
+        return (self.id, self.attempt, session) in _ended
+
     def not_again(self, session: str) -> None:
         """A restarted run gets what its session came to before; code that opens the same name twice would get it for other work, too.
 
         Raises:
             SettingsError: The session has ended in this very run of the flow.
         """
-        if (self.id, self.attempt, session) in _ended:
+        if self.ended(session):
             raise SettingsError(
                 f"the session {session!r} has ended in this run already; give other work a session of another name, "
                 "or follow up with a second run() while the first one is open"

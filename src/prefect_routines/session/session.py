@@ -29,12 +29,13 @@ from prefect_routines.session.loop import converse
 from prefect_routines.session.page import plain
 from prefect_routines.session.preparation import constants, prepare
 from prefect_routines.session.publish import Publisher
+from prefect_routines.session.records import Records, Written
 from prefect_routines.session.run import Run, run_task
 from prefect_routines.session.steering import Steering
 from prefect_routines.session.transcript import Call, Transcript
 from prefect_routines.session.waiting import Suspend
 from prefect_routines.settings import Settings
-from prefect_routines.steering.acts import CANCELLED, TOLD
+from prefect_routines.steering.acts import CANCELLED, FAILED, TOLD
 from prefect_routines.store import Entry, FormKind, Spend, Store
 from prefect_routines.tools import WORKSPACE_TOOLS
 from prefect_routines.tools.paging import redacting
@@ -125,6 +126,8 @@ class Session:
         try:
             if holding.is_suspension(error) and hasattr(self, "publisher"):
                 suspended = await holding.before_suspension(self, error.form if isinstance(error, Suspend) else None)
+            elif isinstance(error, Exception) and hasattr(self, "publisher"):
+                await holding.tell_error(self, error)
         finally:
             await self._stack.aclose()
             if suspended is not None:
@@ -148,20 +151,21 @@ class Session:
         self.lease = await holding.acquire(self, record)
         await self._stack.enter_async_context(self.store.keep(self.lease))
         resume = self.settings.resume
-        self._journal, forked = await journal(self.store, self.lease, self.flow_run.id, resume)
+        known, forked = await journal(self.store, self.lease, self.flow_run.id, resume)
+        self._records = Records(self.store, self.lease, known)
         self.live = LiveText(self.store, self.lease, lambda: self.redactor)
         self._stack.push_async_callback(self.live.close)
-        self.transcript = Transcript.of(self._journal)
+        self.transcript = Transcript.of(known)
         for output in await self.store.outputs(self.id):
             if output.rule is not None and output.status != "failed":
                 self.outputs_used[output.rule] = self.outputs_used.get(output.rule, 0) + 1
-        if again := bool(self._journal):
+        if again := bool(known):
             await self.store.show_live(self.lease, 0, "")  # a process that was killed in mid-turn may have left text there
         started_by = {"event": self.event.model_dump(mode="json")} if self.event and not again else {}
         budget = self.settings.budget.model_dump(mode="json", exclude_none=True)
         await self.record(("session.status_running", {"flow_run": self.flow_run.id, "again": again, "budget": budget, **started_by}))
         began = record.started_at or datetime.now(UTC)
-        kept = {"budget": self.settings.budget.model_dump(mode="json"), TOLD: self.settings.notify}
+        kept = {"budget": self.settings.budget.model_dump(mode="json"), TOLD: self.settings.notify, FAILED: None}
         await self.store.update_session(self.lease, status="running", started_at=began, flow_run_id=self.flow_run.id, data=kept)
         if resume is not None:
             await self.store.update_session(self.lease, verdict=None, summary=None, ended_at=None, data={CANCELLED: False})
@@ -286,15 +290,12 @@ class Session:
         """Address of the session's page."""
         return config().session_page(self.id)
 
-    async def record(self, *entries: tuple[str, dict[str, Any]], spend: Sequence[Spend] = (), acts: Sequence[int] = ()) -> None:
-        """Write to the journal, then take it into the state. Journal first, act second."""
+    async def record(self, *entries: Written, spend: Sequence[Spend] = (), acts: Sequence[int] = (), soon: bool = False) -> None:
+        """Write to the journal, then take it into the state; `soon`: together with what comes next, before which nothing is done."""
         if not entries:
             return
-        numbers = await self.store.append(self.lease, entries, spend=spend, acts=acts)
-        now = datetime.now(UTC)
-        for number, (kind, data) in zip(numbers, entries, strict=True):
-            entry = Entry(number, kind, data, now)
-            self._journal.append(entry)
+        known = self._records.hold(entries, spend) if soon else await self._records.write(entries, spend, acts)
+        for entry in known:
             self.transcript.apply(entry)
         if hasattr(self, "publisher"):
             self.publisher.notice()
@@ -302,7 +303,7 @@ class Session:
     @property
     def journal(self) -> Sequence[Entry]:
         """All entries so far."""
-        return self._journal
+        return self._records.entries
 
     async def task(self, name: str, work: Callable[[], Awaitable[str]]) -> None:
         """Do a piece of work as a task of the flow run, so that a person can see it."""

@@ -135,8 +135,8 @@ async def _response(session: Session, pause_key: str) -> tuple[bool, dict[str, A
     Raises:
         RoutinesError: Prefect does not say; that must not be taken for an answer.
     """
+    import httpx
     from prefect import get_client
-    from prefect.exceptions import PrefectHTTPStatusError
     from prefect.input.run_input import keyset_from_base_key
 
     found: dict[str, str] = {}
@@ -146,11 +146,10 @@ async def _response(session: Session, pause_key: str) -> tuple[bool, dict[str, A
             for part in ("schema", "response"):
                 try:
                     found[part] = await client.read_flow_run_input(flow_run_id=UUID(session.flow_run.id), key=keys[part])
-                except PrefectHTTPStatusError as error:
-                    if error.response.status_code != 404:
-                        raise RoutinesError(
-                            f"Prefect does not tell what was answered ({error.response.status_code}); retry the run"
-                        ) from None
+                except httpx.HTTPError as error:  # a connection that breaks off as well as an answer that is none
+                    why = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else type(error).__name__
+                    if why != 404:
+                        raise RoutinesError(f"Prefect does not tell what was answered ({why}); retry the run") from None
     return "schema" in found, _json(found["response"]) if "response" in found else None
 
 

@@ -28,6 +28,8 @@ CANCELLED = "cancelled"
 """Key in `data` of a session's record: true after a person has cancelled it."""
 TOLD = "notify"
 """Key in `data` of a session's record: whom its settings tell; for those who end it without them."""
+FAILED = "failed"
+"""Key in `data` of a session's record: the error that its last run ended with, in one line."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ async def wake(store: Store, form: Form, *, here: bool = False) -> bool:
     """Have the run that waits for a form go on, now that it is answered; whether it was waiting.
 
     Only a run that is paused for this very form, which the key of its pause names: the answer must not become that to another one. A
-    run of a deployment that broke down while it was to be suspended is started again.
+    run of a deployment that broke down since is started again; once, or one that cannot start any more would be for ever.
 
     A Prefect that cannot be reached is not an error: the answer is kept, and whoever looks after deadlines wakes the run later.
 
@@ -146,16 +148,18 @@ async def wake(store: Store, form: Form, *, here: bool = False) -> bool:
 
 
 async def _start_again(store: Store, form: Form, client: PrefectClient, broken: State[Any]) -> bool:
-    """Start a run again that broke down, unless its session has ended since, or somebody else has done so."""
+    """Start a run again that broke down: once for a form, unless its session has ended since, or somebody else has done so."""
     from prefect.states import Scheduled
 
     record = await store.session(form.session_id)  # looked at after the state of the run: a session ends before its run does
     if record is None or record.status == "ended" or form.flow_run_id is None:
         return False
-    run = await client.read_flow_run(UUID(form.flow_run_id))
+    run, why = await client.read_flow_run(UUID(form.flow_run_id)), f"somebody answered {form.id}"
     if run.state is None or run.state.id != broken.id:
         return False
-    await client.set_flow_run_state(run.id, Scheduled(name="Resuming", message="Somebody answered"), force=True)
+    if any(former.message == why for former in await client.read_flow_run_states(run.id)):
+        return False
+    await client.set_flow_run_state(run.id, Scheduled(name="Resuming", message=why), force=True)
     return True
 
 

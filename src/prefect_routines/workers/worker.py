@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import WorkerFlowRunResponse
 
 
+_FORMER_SECONDS, _LOOK = 60.0, 0.02
+
+
 class RoutinesJobConfiguration(ProcessJobConfiguration):
     """Where and how the process of one run starts."""
 
@@ -179,11 +182,18 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
         return submitted
 
     async def _former_process(self, flow_run_id: UUID) -> None:
-        """Wait until the process of a run that was suspended, and was answered quickly, is gone: Prefect keeps one for each run."""
-        for _ in range(500):
+        """Wait until the process of a run that was suspended, and was answered quickly, is gone: Prefect keeps one for each run.
+
+        Raises:
+            RuntimeError: It does not end. Two would be at the same work, so the run crashes instead.
+        """
+        if flow_run_id in self._supervision.running():
+            self._logger.info("The former process of flow run %s is still ending; the new one waits for that", flow_run_id)
+        for _ in range(round(_FORMER_SECONDS / _LOOK)):
             if flow_run_id not in self._supervision.running():
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(_LOOK)
+        raise RuntimeError(f"the former process of the run has not ended within {_FORMER_SECONDS:.0f} s; end it, then retry the run")
 
     async def run(
         self,
