@@ -79,10 +79,11 @@ def running(words: str) -> list[str]:
     return found
 
 
-def started(place: Place, code: str, claude: ScriptedClaude) -> tuple[str, SessionRecord]:
+def started(place: Place, code: str, claude: ScriptedClaude, **env: str) -> tuple[str, SessionRecord]:
     """A run of the flow whose first call is under way, and its session."""
     place.flow("works", code)
-    run = place.start(place.deploy("works.py:works", job_variables={"env": claude.environment()}))
+    deployment = place.deploy("works.py:works", job_variables={"env": {**claude.environment(), **env}})
+    run = place.start(deployment)
     session: SessionRecord = until(lambda: next(iter(on_store(lambda store: store.sessions(flow_run_id=run))), None), 90)
 
     def begun() -> bool:
@@ -122,7 +123,28 @@ def test_a_session_that_hangs_is_ended_by_its_worker(place: Place) -> None:
         assert done.returncode == 0, done.stderr + done.stdout
         place.until(run, "Cancelled")
         assert on_store(lambda store: store.session(session.id)).status == "ended"
-        assert [entry.kind for entry in on_store(lambda store: store.entries(session.id))].count("session.cancelled") == 1
+        cancelled = [entry.data for entry in on_store(lambda store: store.entries(session.id)) if entry.kind == "session.cancelled"]
+        assert [told["person"] for told in cancelled] == ["ada"]
+
+
+@pytest.mark.timeout(300)
+def test_cancelled_in_prefect_while_it_works(place: Place) -> None:
+    """As the button of the UI does it: the session ends as cancelled, not between runs, and whoever hears of ends is told."""
+    with ScriptedClaude([say(call("bash", command="sleep 600")), say("Never said.")]) as claude:
+        run, session = started(place, ROUTINE.format(name="cancel-ui"), claude, ROUTINES_NOTIFY="notice-webhook/nowhere")
+
+        def ended() -> SessionRecord | None:
+            now: SessionRecord = on_store(lambda store: store.session(session.id))
+            return now if now.status == "ended" else None
+
+        place.set_state(run, type="CANCELLING")
+        place.until(run, "CANCELLED")
+        now = until(ended, 60, lambda: place.workers[0].said[-6000:])
+        assert (now.status, now.summary) == ("ended", "Cancelled by somebody in the Prefect UI")
+        cancelled = [entry for entry in on_store(lambda store: store.entries(session.id)) if entry.kind == "session.cancelled"]
+        assert [entry.data["via"] for entry in cancelled] == ["prefect"]
+        assert [one.kind for one in on_store(lambda store: store.notices(session_id=session.id))] == ["started", "finished"]
+        assert len(claude.requests) == 1
 
 
 @pytest.mark.timeout(300)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prefect_routines.store import Form, Lease, SessionRecord
 
 CLOSING = 60.0  # seconds that a session may take to close before a suspension
+ASKING = 5.0  # seconds for Prefect to say why a process is told to end
 
 
 class RunCancelled(Abort):
@@ -126,8 +127,24 @@ async def cancel_run(session: Session, why: SessionCancelled) -> BaseException:
     return RunCancelled(state)
 
 
-async def before_suspension(session: Session, form: Form | None) -> tuple[Form, str]:
-    """Put down that the session is suspended; its form, and the key of the pause.
+async def before_closing(session: Session, error: BaseException | None) -> tuple[Form, str] | None:
+    """Put down how the session is left, while everything of it is still there; for a suspension its form, and the key of the pause.
+
+    Args:
+        error: What ends the block in which the session is open.
+    """
+    if is_suspension(error):
+        return await _before_suspension(session, error.form if isinstance(error, Suspend) else None)
+    if not isinstance(error, Exception | Pause | None):
+        await _hear_of_cancellation(session)
+    await _leave(session)
+    if isinstance(error, Exception):
+        await _tell_error(session, error)
+    return None
+
+
+async def _before_suspension(session: Session, form: Form | None) -> tuple[Form, str]:
+    """Put down that the session is suspended.
 
     Args:
         form: What it waits for; None when somebody suspended the run in Prefect's UI: then that becomes a form.
@@ -141,7 +158,7 @@ async def before_suspension(session: Session, form: Form | None) -> tuple[Form, 
     return form, pause_key
 
 
-async def tell_error(session: Session, error: Exception) -> None:
+async def _tell_error(session: Session, error: Exception) -> None:
     """Have those who hear of ends told that the run ends with an error, and is not started again by itself.
 
     An end of each attempt is one of its own: somebody who retries the run by hand hears what came of that.
@@ -150,14 +167,27 @@ async def tell_error(session: Session, error: Exception) -> None:
     if isinstance(error, LeaseLost) or session.lease.lost.is_set() or run.is_retried or run.ended(session.name):
         return
     why = one_line(session.redacted_text(str(error)) or type(error).__name__, 300)
-    status: Any = {} if session.transcript.form is not None else {"status": "idle"}
     with contextlib.suppress(RoutinesError):
-        await session.store.update_session(session.lease, data={FAILED: why}, **status, **_taken(session))
+        await session.store.update_session(session.lease, data={FAILED: why}, **_taken(session))
         told = session.settings.notify
         await notify(session.store, session.id, "finished", f"{run.id} {run.attempt}", told, now=run.deployment_id is None)
 
 
-async def leave(session: Session) -> None:
+async def _hear_of_cancellation(session: Session) -> None:
+    """The process is told to end. If that is because the run was cancelled, so is the session; else it may go on another time."""
+    if session.transcript.cancelled is not None or session.flow_run.ended(session.name):
+        return
+    with contextlib.suppress(RoutinesError, TimeoutError):
+        async with asyncio.timeout(ASKING):
+            state = await waiting.run_state(session)
+        if state is None or not (state.is_cancelling() or state.is_cancelled()):
+            return
+        acts = [act for act in await session.store.acts(session.id) if act.kind == "cancel"]  # by way of Prefect, as it did not hear
+        told = {"person": acts[0].person, "via": acts[0].via} if acts else {"person": PREFECT_UI, "via": "prefect"}
+        await session.record(("session.cancelled", told), acts=[act.id for act in acts])
+
+
+async def _leave(session: Session) -> None:
     """Put down where the session stands when its process ends without a verdict."""
     state = session.transcript
     with contextlib.suppress(RoutinesError):

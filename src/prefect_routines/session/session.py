@@ -33,7 +33,6 @@ from prefect_routines.session.records import Records, Written
 from prefect_routines.session.run import Run, run_task
 from prefect_routines.session.steering import Steering
 from prefect_routines.session.transcript import Call, Transcript
-from prefect_routines.session.waiting import Suspend
 from prefect_routines.settings import Settings
 from prefect_routines.steering.acts import CANCELLED, FAILED, TOLD
 from prefect_routines.store import Entry, FormKind, Spend, Store
@@ -124,10 +123,8 @@ class Session:
         self._ended_by = kind
         suspended = None
         try:
-            if holding.is_suspension(error) and hasattr(self, "publisher"):
-                suspended = await holding.before_suspension(self, error.form if isinstance(error, Suspend) else None)
-            elif isinstance(error, Exception) and hasattr(self, "publisher"):
-                await holding.tell_error(self, error)
+            if hasattr(self, "publisher"):
+                suspended = await holding.before_closing(self, error)
         finally:
             await self._stack.aclose()
             if suspended is not None:
@@ -178,7 +175,6 @@ class Session:
         self._stack.push_async_callback(lambda: keep_workspace(self, self._ended_by))
         await self._stack.enter_async_context(self.steering.listen())
         self._began = time.monotonic()  # a long setup must not use up the time in which a busy service is asked again
-        self._stack.push_async_callback(lambda: holding.leave(self))
 
     def _add_tools(self, tools: Sequence[Tool]) -> None:
         for tool in tools:

@@ -181,7 +181,7 @@ async def _in_place(session: Session, form: Form) -> Form:
             if act.kind == "cancel":
                 await _cancelled(session, Person(act.person, act.via), act.id)
         if time.monotonic() - looked > LOOK_AT_PREFECT:
-            state, looked = await _state(session), time.monotonic()
+            state, looked = await run_state(session), time.monotonic()
             if state is not None and (state.is_cancelled() or state.is_cancelling()):
                 await _cancelled(session, UI)
             if state is not None and not state.is_paused():
@@ -209,7 +209,7 @@ async def _pause_in_place(session: Session, form: Form, note: str = "") -> bool:
     return True
 
 
-async def _state(session: Session) -> State[Any] | None:
+async def run_state(session: Session) -> State[Any] | None:
     """The state of the run; None while Prefect is away."""
     from prefect import get_client
 
