@@ -2,12 +2,16 @@
 
 The name is the source's: GitHub's deliveries come to /hooks/github of the gateway, those of `alerts` to /hooks/alerts.
 WEBHOOK_SIGNATURE says how it signs (github, standard, pagerduty, sentry, slack, bearer, basic; default: github for `github`, else
-bearer), WEBHOOK_PRESET which sender it is (alertmanager, grafana, pagerduty, datadog, sentry), WEBHOOK_IDENTITIES under which logins
-our routines write there, with commas. WEBHOOK_OLD_SECRET holds beside the new one while a secret is replaced.
+bearer), WEBHOOK_PRESET which sender it is (alertmanager, grafana, pagerduty, datadog, sentry), WEBHOOK_KIND at which path of the payload
+the kind of event stands, such as `type`: the event is webhook.NAME, or webhook.NAME.KIND where the preset or the path finds one.
+WEBHOOK_IDENTITIES says under which logins our routines write there, with commas. WEBHOOK_OLD_SECRET holds beside the new one while a
+secret is replaced.
 """
 
 import os
 import sys
+
+from pydantic import ValidationError
 
 from prefect_routines.gateway.sources import WebhookSource
 
@@ -18,8 +22,11 @@ name = sys.argv[1] if len(sys.argv) > 1 else "github"
 fields = {
     "signature": os.environ.get("WEBHOOK_SIGNATURE") or ("github" if name == "github" else "bearer"),
     "secrets": secrets,
-    "shape": {"preset": os.environ.get("WEBHOOK_PRESET") or None},
+    "shape": {"preset": os.environ.get("WEBHOOK_PRESET") or None, "kind": os.environ.get("WEBHOOK_KIND", "")},
     "identities": [who.strip() for who in os.environ.get("WEBHOOK_IDENTITIES", "").split(",") if who.strip()],
 }
-WebhookSource.model_validate(fields).save(name, overwrite=True)
+try:
+    WebhookSource.model_validate(fields).save(name, overwrite=True)
+except ValidationError as error:  # a wrong choice, or a name that Prefect does not take
+    sys.exit("error: " + "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)))
 print(f"saved webhook-source/{name}; the gateway takes its deliveries at /hooks/{name}")

@@ -322,6 +322,14 @@ class TestTest:
             assert (refused.status, refused.err.count("\n")) == (2, 1), refused.err
             assert told in refused.err
 
+    def test_triggers_whose_event_never_comes(self, online: Terminal, repository: str) -> None:
+        """What came instead is named, so that a slip in `expect` is seen; minutes are no forecast for a day."""
+        (online.directory / "answers.py").write_text(ANSWERS)
+        (online.directory / "new.yaml").write_text(STANZA.replace("REPOSITORY", repository).replace("github.issues.opened", "github.push"))
+        done = online.run("inbox", "test", "new", "--file", "new.yaml")
+        assert done.status == 1, done.err
+        assert "What came: github.issues.opened, github.issues.labeled." in done.out
+
     def test_a_file(self, online: Terminal, repository: str) -> None:
         """A routine that is not deployed yet."""
         (online.directory / "answers.py").write_text(ANSWERS)

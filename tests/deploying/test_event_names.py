@@ -34,7 +34,7 @@ def test_a_name_that_can_come_is_taken(name: str) -> None:
         ("issues.opened", "is no known event; did you mean 'github.issues.opened'?"),
         ("github.*.opened", "a wildcard can only stand at the end"),
         ("webhook.alert", "no block webhook-source/alert, so nothing can deliver it; did you mean 'alerts'?"),
-        ("webhook.ci.done", "no block webhook-source/ci, so nothing can deliver it; there is alerts; make it first"),
+        ("webhook.ci.done", "nothing can deliver it; there is alerts; make it with: WEBHOOK_SECRET=... python blocks/save_webhook.py ci"),
         ("prefect.flow-run.Finished", "Prefect has no event of that name; there is Scheduled"),
         ("prefect.flow-run.failed", "did you mean 'Failed'?"),
     ],
@@ -45,6 +45,17 @@ def test_a_name_that_nobody_emits_is_told(name: str, said: str) -> None:
     assert found is not None
     assert found[1] == "error"
     assert said in found[0]
+
+
+@pytest.mark.parametrize("name", ["webhook.alerts.received", "webhook.alerts.*"])
+def test_a_source_that_names_no_kind_has_one_event_only(name: str) -> None:
+    """Its deliveries all become `webhook.NAME`: a longer name would wait for ever."""
+    found = name_problem(name, ["alerts"], kindless=["alerts"])
+    assert found == (
+        f"{name!r} never comes: webhook-source/alerts does not say where its kind stands; write webhook.alerts, or fill it in",
+        "error",
+    )
+    assert name_problem("webhook.alerts", ["alerts"], kindless=["alerts"]) is None
 
 
 def test_an_event_of_the_users_own_is_possible() -> None:

@@ -146,7 +146,7 @@ async def test_a_source_tells_when_it_was_last_heard_of(client: PrefectClient) -
     await WebhookSource(signature="bearer", secrets=["hidden-secret"], quiet_after=60).asave("heard", overwrite=True)
     try:
         now = datetime.now(UTC)
-        assert (await look_at_source(client, "heard", {})).saw == "last delivery never"
+        assert (await look_at_source(client, "heard", {})).saw == "no delivery yet"
         assert (await look_at_source(client, "heard", {"heard": now})).saw.startswith("last delivery 0 s ago")
         quiet = await look_at_source(client, "heard", {"heard": now - timedelta(hours=3)})
         assert (quiet.status, quiet.saw) == ("warn", "last delivery 3 h ago, though it should not be quiet for more than 60 min")

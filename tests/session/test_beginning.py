@@ -67,6 +67,18 @@ async def test_the_session_is_the_one_that_was_named() -> None:
     assert (dispatch.status, dispatch.flow_run_id) == ("ended", str(ran.run.id))
 
 
+async def test_a_run_that_no_gateway_started_is_told_by_its_deployments_name() -> None:
+    """`routines run-now --text` puts down a delivery and starts the run itself; the inbox names the routine all the same."""
+    made = answering()
+    deployment, delivery = await deploy(made), await record(source="person")
+    with ScriptedClaude([NOTHING]) as claude:
+        await start(made, deployment, claude, event=delivery, label=delivery)
+    async with get_client() as client:
+        name = (await client.read_deployment(uuid.UUID(deployment))).name
+    [dispatch] = await dispatched(delivery)
+    assert dispatch.deployment == f"{made.name}/{name}"
+
+
 async def test_a_second_run_for_a_delivery_is_a_duplicate() -> None:
     """It ends at once, says which run works on it, and asks Claude nothing."""
     made = answering()

@@ -144,5 +144,5 @@ def _usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "routines"
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    complain(f"{message} See `{command} --help`.")
+    complain(f"{message.rstrip('.')}. See `{command} --help`.")
     return MISTAKE

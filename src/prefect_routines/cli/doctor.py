@@ -159,7 +159,9 @@ def _prefect() -> Any:
     from prefect.settings import get_current_settings
 
     if get_current_settings().api.url is None:
-        raise SettingsError("PREFECT_API_URL is not set: each command would start a server; run `prefect server start`, then set it")
+        raise SettingsError(
+            "PREFECT_API_URL is not set: each command would start a server; run `prefect server start` or `routines up`, then set it"
+        )
     return get_client()
 
 

@@ -60,15 +60,21 @@ def _sums(trials: Sequence[Trial], hidden: int) -> list[Text]:
         return [text("No delivery that is an event has arrived yet, so there is nothing to try the triggers on.")]
     fired = sum(one.part in ("fires", "paused") for one in trials)
     daily, days = per_day(trials)
-    span = f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours"
+    hours = days * 24
+    span = f"{days:.1f} days" if days >= 1 else f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(hours * 60))} min"
+    # What came within an hour says nothing about a day.
+    rate = f": about {daily:.1f} a day{'' if days >= 1 else ' at that rate'}" if hours >= 1 else ""
     others = Counter(one.part for one in trials if one.part not in ("fires", "paused"))
     because = ", ".join(f"{count} by {part}" for part, count in others.most_common())
     lines = [
         text(
             (f"{fired} of {len(trials)}", "bold"),
-            f" deliveries of the last {span} would start it: about {daily:.1f} a day{'' if days >= 1 else ' at that rate'}.",
+            f" deliveries of the last {span} would start it{rate}.",
         ),
     ]
+    if all(one.part == "event" for one in trials):
+        came = Counter(one_line(one.delivery.event or "", 80) for one in trials)
+        lines.append(text(f"None has the event that its triggers expect. What came: {', '.join(name for name, _ in came.most_common(5))}."))
     if because:
         lines.append(text((f"Not the others: {because}.{' Those by event are not listed; --all lists them.' if hidden else ''}", "dim")))
     return lines

@@ -34,7 +34,13 @@ def page(deployed: Deployed, sessions: list[SessionRecord], *, as_json: bool) ->
         print_json(_data(deployed, sessions, settings))
         return
     out = console()
-    for line in (*_head(deployed), *_task(deployed, flow), *_may_use(settings, wrong or trouble), *_starts(deployed), *_runs(sessions)):
+    for line in (
+        *_head(deployed),
+        *_task(deployed, flow),
+        *_may_use(settings, wrong or trouble),
+        *_starts(deployed, settings),
+        *_runs(sessions),
+    ):
         out.print(line, soft_wrap=True)
 
 
@@ -129,13 +135,16 @@ def _may_use(settings: Settings | None, trouble: str) -> Iterator[Text]:
         yield text((f"  {word:<11}", "dim"), value)
 
 
-def _starts(deployed: Deployed) -> Iterator[Text]:
+def _starts(deployed: Deployed, settings: Settings | None) -> Iterator[Text]:
     from prefect_routines.cli.routine_lines import address_lines, time_lines
+    from prefect_routines.visible import one_line
 
     yield text()
     yield text(("Starts", "bold"), (" - paused: only `routines run-now`, and one-off runs", "yellow") if deployed.paused else "")
     for said in deployed.triggers_in_words() or ["by hand: `routines run-now`, `routines schedule`"]:
         yield text(f"    {said}")
+    for condition in settings.when if settings else ():
+        yield text(("    when     ", "dim"), one_line(str(condition), 300))
     yield from time_lines(deployed, TIMES)
     yield from address_lines(deployed, fire=True)
 

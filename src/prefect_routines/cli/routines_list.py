@@ -100,6 +100,7 @@ def _table(rows: list[tuple[Deployed, dict[str, Any]]]) -> None:
         last, upcoming = one["last"], next(iter(deployed.next_times(1)), None)
         came_to = (last["verdict"] or last["status"]) if last else "never ran"
         told = ahead(datetime.fromisoformat(last["at"])) if last else ""
+        runs = one["sessions_7_days"]
         if one["paused"]:
             following = text(("paused", "yellow"))
         else:
@@ -109,6 +110,6 @@ def _table(rows: list[tuple[Deployed, dict[str, Any]]]) -> None:
             text("\n".join(one["triggers"]) or "by hand"),
             following,
             text((came_to, STYLES.get(came_to, "dim")), f"\n{told}" if told else ""),
-            text(f"${one['dollars_7_days']:.2f}", (f"\n{one['sessions_7_days']} runs", "dim")),
+            text(f"${one['dollars_7_days']:.2f}", (f"\n{runs} run{'' if runs == 1 else 's'}", "dim")),
         )
     console().print(table)

@@ -95,9 +95,8 @@ def _both(at: datetime, zone: str) -> str:
     from prefect_routines.deploying.moments import local_zone, shown
 
     here = local_zone()
-    other = here if here != zone else "UTC"
-    same = at.astimezone(UTC).utcoffset() == at.utcoffset() and other == "UTC"
-    return shown(at, zone) if same else f"{shown(at, zone)} = {shown(at, other)}"
+    mine, other = shown(at, zone), shown(at, here if here != zone else "UTC")
+    return mine if mine == other else f"{mine} = {other}"
 
 
 def _waiting(deployed: Deployed) -> list[tuple[datetime, dict[str, Any]]]:

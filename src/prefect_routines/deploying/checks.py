@@ -65,7 +65,7 @@ async def check_files(files: Sequence[Path], load: Load, surroundings: Surroundi
         mine = [Checked(stanza, problems=list(_alone(stanza))) for stanza in stanzas]
         for one in mine:
             _against_flow(one, load)
-            one.problems += event_problems(one.stanza, surroundings.sources)
+            one.problems += event_problems(one.stanza, surroundings.sources, surroundings.kindless)
             one.problems += await surroundings.problems(one)
             _against_tools(one, await surroundings.tools(one))
         problems += sorted([*found, *(problem for one in mine for problem in one.problems)], key=lambda each: each.line)

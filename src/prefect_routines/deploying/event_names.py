@@ -21,12 +21,13 @@ ROOTS = ("github", "webhook", "prefect", "routines")
 Found = tuple[str, Weight]
 
 
-def event_problems(stanza: Stanza, sources: Collection[str]) -> Iterator[Problem]:
+def event_problems(stanza: Stanza, sources: Collection[str], kindless: Collection[str] = ()) -> Iterator[Problem]:
     """Names under `expect` and `after` that nobody emits.
 
     Args:
         stanza: The deployment.
         sources: Names of the webhook sources that have a block.
+        kindless: Those of them whose block does not say where a delivery names its kind.
     """
     for place, trigger in stanza.triggers():
         if trigger.get("type") in ("compound", "sequence", "metric") or trigger.get("triggers"):
@@ -36,13 +37,13 @@ def event_problems(stanza: Stanza, sources: Collection[str]) -> Iterator[Problem
             for number, name in enumerate(value if isinstance(value, list) else [value]):
                 if not isinstance(name, str):
                     yield stanza.problem(f"{key} must be a list of names, such as [github.issues.opened]", *place, key)
-                elif (found := name_problem(name, sources)) is not None:
+                elif (found := name_problem(name, sources, kindless)) is not None:
                     yield stanza.problem(found[0], *place, key, number, weight=found[1])
         if not expected(trigger) and trigger.get("posture") != "Proactive":
             yield stanza.problem("the trigger has no `expect`: every event of the whole server would start a run", *place)
 
 
-def name_problem(name: str, sources: Collection[str]) -> Found | None:
+def name_problem(name: str, sources: Collection[str], kindless: Collection[str] = ()) -> Found | None:
     """What is wrong with one name; None if it can come.
 
     Example:
@@ -55,16 +56,27 @@ def name_problem(name: str, sources: Collection[str]) -> Found | None:
         return f"{shown}: a wildcard can only stand at the end of an event's name", "error"
     if name == "*" or root == "routines":
         return None
-    by_root = {"github": lambda: _github(shown, rest), "webhook": lambda: _webhook(shown, rest, sources), "prefect": lambda: _prefect(name)}
+    by_root = {
+        "github": lambda: _github(shown, rest),
+        "webhook": lambda: _webhook(shown, rest, sources, kindless),
+        "prefect": lambda: _prefect(name),
+    }
     return by_root[root]() if root in by_root else _foreign(name, sources)
 
 
-def _webhook(shown: str, rest: str, sources: Collection[str]) -> Found | None:
-    source = rest.partition(".")[0]
+def _webhook(shown: str, rest: str, sources: Collection[str], kindless: Collection[str]) -> Found | None:
+    source, dot, _ = rest.partition(".")
+    named = one_line(source) or "NAME"
+    if dot and source in kindless:
+        return (
+            f"{shown} never comes: webhook-source/{named} does not say where its kind stands; write webhook.{named}, or fill it in",
+            "error",
+        )
     if source.endswith("*") or source in sources:
         return None
-    there = meant(source, sources, otherwise=f"there is {', '.join(sources) or 'none'}; make it first")
-    return f"{shown}: no block webhook-source/{one_line(source) or 'NAME'}, so nothing can deliver it{there}", "error"
+    make = f"make it with: WEBHOOK_SECRET=... python blocks/save_webhook.py {named}"
+    there = meant(source, sources, otherwise=f"there is {', '.join(sources)}; {make}" if sources else make)
+    return f"{shown}: no block webhook-source/{named}, so nothing can deliver it{there}", "error"
 
 
 def _prefect(name: str) -> Found | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +31,11 @@ class Surroundings:
 
     Args:
         client: Of Prefect's API.
+        kindless: The webhook sources whose block does not say where a delivery names its kind: their events have one name.
     """
 
-    def __init__(self, client: PrefectClient, pools: dict[str, WorkPool], blocks: Sequence[str]) -> None:
-        self._client, self.pools, self.blocks = client, pools, list(blocks)
+    def __init__(self, client: PrefectClient, pools: dict[str, WorkPool], blocks: Sequence[str], kindless: Collection[str] = ()) -> None:
+        self._client, self.pools, self.blocks, self.kindless = client, pools, list(blocks), kindless
         self.sources = sorted(name for slug, _, name in (block.partition("/") for block in blocks) if slug == "webhook-source")
         self._opened: dict[str, list[Tool] | Exception] = {}
 
@@ -42,8 +43,10 @@ class Surroundings:
     async def read(cls, client: PrefectClient) -> Surroundings:
         """Ask the server."""
         pools = {pool.name: pool for pool in await client.read_work_pools(limit=200)}
-        blocks = [block async for block in _blocks(client)]
-        return cls(client, pools, blocks)
+        documents = [document async for document in _blocks(client)]
+        blocks = [f"{slug}/{name}" for slug, name, _ in documents]
+        kindless = [name for slug, name, data in documents if slug == "webhook-source" and _is_kindless(data)]
+        return cls(client, pools, blocks, kindless)
 
     async def problems(self, checked: Checked) -> list[Problem]:
         """What a deployment names and does not find, and a store that its runs could not share."""
@@ -148,14 +151,20 @@ class Surroundings:
         return worker.type
 
 
-async def _blocks(client: PrefectClient) -> AsyncIterator[str]:
-    """All named blocks as `type/name`."""
+def _is_kindless(source: Mapping[str, Any]) -> bool:
+    """Whether all deliveries of a webhook source become events of one name. GitHub's are named otherwise."""
+    shape = source.get("shape") or {}
+    return source.get("signature") != "github" and not any(shape.get(name) for name in ("preset", "kind", "kind_header"))
+
+
+async def _blocks(client: PrefectClient) -> AsyncIterator[tuple[str, str, Mapping[str, Any]]]:
+    """All named blocks: type, name, data."""
     offset, size = 0, 200
     while True:
         found = await client.read_block_documents(limit=size, offset=offset, include_secrets=False)
         for document in found:
             if document.name and document.block_type is not None:
-                yield f"{document.block_type.slug}/{document.name}"
+                yield document.block_type.slug, document.name, document.data
         if len(found) < size:
             return
         offset += size

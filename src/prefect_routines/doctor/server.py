@@ -285,7 +285,7 @@ async def look_at_source(client: PrefectClient, name: str, received: Mapping[str
     if not any(document.data.get("secrets") or ()):
         return red("it has no secret: all its deliveries are refused", f"open the block webhook-source/{name} in the UI and fill one in")
     heard, quiet = received.get(name), document.data.get("quiet_after")
-    said = f"last delivery {_ago(heard)}"
+    said = f"last delivery {_ago(heard)}" if heard else "no delivery yet"
     if quiet and heard and datetime.now(UTC) - heard > timedelta(minutes=float(quiet)):
         return warn(f"{said}, though it should not be quiet for more than {quiet:g} min", "see the sender's own list of deliveries")
     return ok(said)

@@ -93,8 +93,7 @@ async def _claim(store: Store, settings: Settings, event: Event, body: str, run:
             allowed = f"settings.chain_depth allows {settings.chain_depth}"
             return Beginning(event, not_now=f"too-deep: {depth} runs have caused each other before it; {allowed}")
         await store.record_delivery(delivery)
-    name = f"{run.labels.get('prefect.flow.name', '')}/{run.deployment_id}".strip("/")
-    wanted = Dispatch(event.id, str(run.deployment_id), name, "started", new_session_id(), depth=depth, flow_run_id=str(run.id))
+    wanted = Dispatch(event.id, str(run.deployment_id), await _name(run), "started", new_session_id(), depth=depth, flow_run_id=str(run.id))
     claimed = await store.claim(wanted)
     if (claimed.status, claimed.flow_run_id) != ("started", wanted.flow_run_id):
         by_machine = asked_for or (run.created_by is not None and run.created_by.type == "AUTOMATION")
@@ -108,6 +107,15 @@ async def _claim(store: Store, settings: Settings, event: Event, body: str, run:
         await store.move_dispatch(claimed, "filtered", reason=failed)
         return Beginning(event, not_now=f"filtered: {failed}")
     return Beginning(event, claimed.session_id, dispatch=claimed)
+
+
+async def _name(run: FlowRun) -> str:
+    """What the run's deployment is called, `flow/deployment`: the inbox tells it."""
+    assert run.deployment_id is not None
+    context = FlowRunContext.get()
+    flow = context.flow.name if context is not None and context.flow is not None else ""
+    async with get_client() as client:
+        return f"{flow}/{(await client.read_deployment(run.deployment_id)).name}"
 
 
 async def settle(dispatch: Dispatch) -> None:
