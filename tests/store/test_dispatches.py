@@ -188,6 +188,22 @@ class TestMoving:
         assert (ended.status, ended.flow_run_id, ended.reason) == ("ended", "run-1", "over")
         assert ended.ended_at is not None
 
+    async def test_a_session_that_was_promised_and_is_not_run_ends(self, store: Store) -> None:
+        """Whoever got its id in the answer to a call does not wait for ever; one that has begun is its run's own affair."""
+        seen, busy = await _write(store, "d1", key=None), await _write(store, "d2", key=None)
+        for one in (seen, busy):
+            await store.create_session(session_id=one.session_id, routine="docs-sync", flow_run_id=None)
+        lease = await store.acquire(busy.session_id)
+        await store.move_dispatch(seen, "filtered", reason="issue.title contains 'docs'")
+        await store.move_dispatch(busy, "filtered", reason="issue.title contains 'docs'")
+        ended, going_on = [await store.session(one.session_id) for one in (seen, busy)]
+        assert ended is not None
+        assert (ended.status, ended.verdict, ended.shown) == ("ended", None, "not run")
+        assert ended.summary == "filtered: issue.title contains 'docs'"
+        assert going_on is not None
+        assert going_on.status != "ended"
+        await store.release(lease)
+
     async def test_only_that_one(self, store: Store) -> None:
         """Another delivery of the deployment, and another deployment of the delivery, stay as they are."""
         one, two = await _write(store, "d1", key=None), await _write(store, "d2", key=None)

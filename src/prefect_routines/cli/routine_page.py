@@ -152,14 +152,13 @@ def _starts(deployed: Deployed, settings: Settings | None) -> Iterator[Text]:
 def _runs(sessions: list[SessionRecord]) -> Iterator[Text]:
     from prefect.utilities.urls import url_for
 
-    from prefect_routines.cli.data import shown_status
     from prefect_routines.cli.sessions import STYLES, when
     from prefect_routines.visible import one_line
 
     yield text()
     yield text(("Last runs", "bold"), "" if sessions else ("  none yet", "dim"))
     for one in sessions[:RUNS]:
-        came_to = one.verdict or shown_status(one)
+        came_to = one.verdict or one.shown
         summary = f"  {one_line(one.summary, 100)}" if one.summary else ""
         cost = f"  ${one.dollars:.4f}  "
         yield text(f"  {when(one.started_at or one.created_at):<17}", (f"{came_to:<16}", STYLES.get(came_to, "")), cost, one.id, summary)

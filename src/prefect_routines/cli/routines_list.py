@@ -65,7 +65,6 @@ def sessions_by_deployment() -> dict[str, list[SessionRecord]]:
 
 def row(deployed: Deployed, sessions: list[SessionRecord]) -> dict[str, Any]:
     """One routine as data. Keys are stable; times are ISO 8601, money is US dollars."""
-    from prefect_routines.cli.data import shown_status
 
     last = sessions[0] if sessions else None
     since = datetime.now(UTC) - timedelta(days=DAYS)
@@ -78,7 +77,7 @@ def row(deployed: Deployed, sessions: list[SessionRecord]) -> dict[str, Any]:
         "last": last
         and {
             "session": last.id,
-            "status": shown_status(last),
+            "status": last.shown,
             "verdict": last.verdict,
             "at": (last.ended_at or last.started_at or last.created_at).isoformat(),
         },

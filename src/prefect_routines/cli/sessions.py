@@ -59,7 +59,6 @@ def sessions(
 def _table(found: list[SessionRecord], waits: dict[str, str]) -> None:
     from rich.table import Table
 
-    from prefect_routines.cli.data import shown_status
     from prefect_routines.cli.form_lines import waits_for
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -67,7 +66,7 @@ def _table(found: list[SessionRecord], waits: dict[str, str]) -> None:
         number, whole = heading in ("TURNS", "COST"), heading == "SESSION"  # the id is what `routines show` wants
         table.add_column(heading, justify="right" if number else "left", no_wrap=True, min_width=24 if whole else None)
     for record in found:
-        status, verdict = shown_status(record), record.verdict or "-"
+        status, verdict = record.shown, record.verdict or "-"
         name = record.routine if record.name == "main" else f"{record.routine}/{record.name}"
         style = STYLES.get(status, "")
         if record.id in waits:

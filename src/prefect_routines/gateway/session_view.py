@@ -29,12 +29,14 @@ _DIFF = 60_000  # characters of one push's diff on the page
 def badge(record: SessionRecord, *, waits: bool = False) -> Element:
     """How a session stands, in a word."""
     if record.status == "ended":
-        if record.data.get("cancelled"):
-            return tag("span", "cancelled", class_="badge quietly")
+        if record.shown in ("cancelled", "not run"):
+            return tag("span", record.shown, class_="badge quietly")
         word = VERDICTS.get(record.verdict or "", record.verdict or "ended without a verdict")
         return tag("span", word, class_=f"badge {record.verdict if record.verdict in VERDICTS else 'failed'}")
     if waits:
         return tag("span", "waits for a person", class_="badge person")
+    if record.shown == "failed":
+        return tag("span", "its run failed", class_="badge failed")
     return tag("span", STATES[record.state], class_=f"badge {record.state}")
 
 

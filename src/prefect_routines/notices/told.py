@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_routines.secret_shapes import SECRET
-from prefect_routines.steering.acts import FAILED
+from prefect_routines.store import FAILED
 from prefect_routines.visible import one_line, storable, visible
 
 if TYPE_CHECKING:

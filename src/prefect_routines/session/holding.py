@@ -18,8 +18,8 @@ from prefect_routines.notices.notify import notify
 from prefect_routines.session import waiting
 from prefect_routines.session.steering import PREFECT_UI
 from prefect_routines.session.waiting import Suspend
-from prefect_routines.steering.acts import CANCELLED, FAILED, wake
-from prefect_routines.store import Store
+from prefect_routines.steering.acts import wake
+from prefect_routines.store import CANCELLED, FAILED, Store
 from prefect_routines.visible import one_line, visible
 
 if TYPE_CHECKING:

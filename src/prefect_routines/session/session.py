@@ -34,8 +34,7 @@ from prefect_routines.session.run import Run, run_task
 from prefect_routines.session.steering import Steering
 from prefect_routines.session.transcript import Call, Transcript
 from prefect_routines.settings import Settings
-from prefect_routines.steering.acts import CANCELLED, FAILED, TOLD
-from prefect_routines.store import Entry, FormKind, Spend, Store
+from prefect_routines.store import CANCELLED, FAILED, TOLD, Entry, FormKind, Spend, Store
 from prefect_routines.tools import WORKSPACE_TOOLS
 from prefect_routines.tools.paging import redacting
 from prefect_routines.tools.people import ask_person

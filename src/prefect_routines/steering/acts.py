@@ -17,19 +17,12 @@ from prefect_routines.errors import AnswerRefused, LeaseHeld, SettingsError
 from prefect_routines.steering.form import LONGEST, checked_answer
 from prefect_routines.steering.prefect_form import values_of
 from prefect_routines.steering.telling import write_down
-from prefect_routines.store import Act, Form, SessionRecord, Store
+from prefect_routines.store import CANCELLED, TOLD, Act, Form, SessionRecord, Store
 from prefect_routines.visible import storable
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import State
-
-CANCELLED = "cancelled"
-"""Key in `data` of a session's record: true after a person has cancelled it."""
-TOLD = "notify"
-"""Key in `data` of a session's record: whom its settings tell; for those who end it without them."""
-FAILED = "failed"
-"""Key in `data` of a session's record: the error that its last run ended with, in one line."""
 
 
 @dataclass(frozen=True)

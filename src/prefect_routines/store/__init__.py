@@ -5,6 +5,9 @@ from prefect_routines.store.leases import Lease
 from prefect_routines.store.live import Pulse
 from prefect_routines.store.records import (
     BUSY,
+    CANCELLED,
+    FAILED,
+    TOLD,
     Act,
     ActKind,
     Delivery,
@@ -31,6 +34,9 @@ from prefect_routines.store.tokens import Scope, Token
 
 __all__ = [
     "BUSY",
+    "CANCELLED",
+    "FAILED",
+    "TOLD",
     "Act",
     "ActKind",
     "Delivery",

@@ -16,7 +16,7 @@ from prefect_routines.store.database import Database
 from prefect_routines.store.deliveries import values_of
 from prefect_routines.store.records import BUSY, Dispatch, DispatchStatus
 
-_table = tables.dispatches
+_table, _sessions = tables.dispatches, tables.sessions
 WhenBusy = Literal["new", "queue", "message", "skip"]
 _BUSY: dict[str, tuple[DispatchStatus, str]] = {
     "queue": ("queued", "waits for session"),
@@ -155,7 +155,12 @@ class Dispatches:
         async def work(connection: AsyncConnection) -> bool:
             mine = _same(dispatch)
             allowed = _table.c.status.in_(among if among is not None else (dispatch.status,))
-            return bool((await connection.execute(update(_table).where(mine, allowed).values(**values))).rowcount)
+            moved = bool((await connection.execute(update(_table).where(mine, allowed).values(**values))).rowcount)
+            if moved and status not in (*BUSY, "queued", "ended"):  # a session that was named in the answer to a call has been promised
+                named = (_sessions.c.id == dispatch.session_id) & _sessions.c.started_at.is_(None)
+                why = {"status": "ended", "summary": f"{status}: {reason}" if reason else status, "ended_at": values["ended_at"]}
+                await connection.execute(update(_sessions).where(named).values(**why))
+            return moved
 
         return await self._db.write(work)
 

@@ -20,6 +20,12 @@ FormKind = Literal["approval", "question", "budget", "pause"]
 FormStatus = Literal["open", "answered", "expired", "withdrawn"]
 NoticeKind = Literal["started", "approval", "finished"]
 NoticeStatus = Literal["waiting", "asking", "sent", "skipped", "failed"]
+CANCELLED = "cancelled"
+"""Key in `data` of a session's record: true after a person has cancelled it."""
+FAILED = "failed"
+"""Key in `data` of a session's record: the error that its last run ended with, in one line."""
+TOLD = "notify"
+"""Key in `data` of a session's record: whom its settings tell; for those who end it without them."""
 BUSY: tuple[DispatchStatus, ...] = ("waiting", "started")
 """A run is on its way or under way."""
 
@@ -80,6 +86,13 @@ class SessionRecord:
         """The status; `stopped` when it says running and nobody holds the session any more: its process was killed."""
         dead = self.leased_until is None or self.leased_until < datetime.now(UTC)
         return "stopped" if self.status == "running" and dead else self.status
+
+    @property
+    def shown(self) -> str:
+        """The state in a word for people: of a session without a verdict, what became of it."""
+        if self.status == "ended" and self.verdict is None:
+            return "cancelled" if self.data.get(CANCELLED) else "not run" if self.started_at is None else "ended"
+        return "failed" if self.status == "idle" and self.data.get(FAILED) else self.state
 
 
 class SessionChanges(TypedDict, total=False):
