@@ -51,6 +51,17 @@ def running(home: Home, work: Callable[[Store], Awaitable[None]] | None = None) 
     asyncio.run(make())
 
 
+def test_a_session_that_waits_for_a_person_cannot_be_interrupted(routines: Command, home: Home) -> None:
+    """The interrupt would hit the call that the answer is about to start; what was to be said is said all the same."""
+    waiting_session(home, calls=[a_call()])
+    status, said = routines("interrupt", SESSION)
+    assert status == 2
+    assert "waits for a person" in said
+    assert routines("send", SESSION, "Think of the index.", "--interrupt")[0] == 0
+    [act] = home.do(lambda store: store.acts(SESSION))
+    assert (act.kind, act.text) == ("message", "Think of the index.")
+
+
 def test_what_is_sent_waits_for_the_session(routines: Command, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages, interrupts and suspensions arrive in order, with who sent them; an unambiguous beginning of the id is enough."""
     running(home)

@@ -74,22 +74,22 @@ def test_entries_are_read_in_pages(world: World) -> None:
 
 def test_a_token_may_what_its_scopes_say(world: World) -> None:
     """401 without one, 403 beyond its scopes; and a token of the fire endpoint sees no session."""
-    session = world.session()
-    form = session.ask()
+    session, asks = world.session(), world.session()
+    form = asks.ask()
     read, steer, approve = world.token("read"), world.token("steer"), world.token("approve")
     fire = world.token("fire", deployment="d-1", routine="docs-sync/production")
     here = f"/v1/sessions/{session.id}"
     answer = {"decisions": {"toolu_9": {"decision": "approve"}}}
     for path, body, allowed in (
-        ("messages", {"text": "Hello"}, {steer}),
-        ("interrupt", None, {steer}),
-        ("suspend", None, {steer}),
-        ("cancel", None, {steer}),
-        (f"forms/{form.id}", answer, {approve}),
+        (f"{here}/messages", {"text": "Hello"}, {steer}),
+        (f"{here}/interrupt", None, {steer}),
+        (f"{here}/suspend", None, {steer}),
+        (f"{here}/cancel", None, {steer}),
+        (f"/v1/sessions/{asks.id}/forms/{form.id}", answer, {approve}),
     ):
-        assert world.post(f"{here}/{path}", None, body).status == 401
+        assert world.post(path, None, body).status == 401
         for token in (read, steer, approve, fire):
-            status = world.post(f"{here}/{path}", token, body).status
+            status = world.post(path, token, body).status
             assert (status in (200, 202)) == (token in allowed), (path, status)
             assert token in allowed or status == 403, (path, status)
     for token, status in ((read, 200), (steer, 200), (approve, 200), (fire, 403), ("rt_" + "x" * 43, 401), ("nonsense", 401)):

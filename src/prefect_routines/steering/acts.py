@@ -17,7 +17,7 @@ from prefect_routines.errors import AnswerRefused, LeaseHeld, SettingsError
 from prefect_routines.steering.form import LONGEST, checked_answer
 from prefect_routines.steering.prefect_form import values_of
 from prefect_routines.steering.telling import write_down
-from prefect_routines.store import CANCELLED, TOLD, Act, Form, SessionRecord, Store
+from prefect_routines.store import CANCELLED, TOLD, Act, ActKind, Form, SessionRecord, Store
 from prefect_routines.visible import storable
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Person:
 async def send(store: Store, record: SessionRecord, text: str, person: Person, *, interrupt: bool = False) -> Act:
     """Send Claude a message: it joins the next turn; with `interrupt` what is under way is stopped first.
 
+    While the session waits for a person nothing is under way, and what the answer starts is not what was meant to be stopped.
+
     Raises:
         SettingsError: It is empty or too long, or the session is over.
     """
@@ -52,16 +54,19 @@ async def send(store: Store, record: SessionRecord, text: str, person: Person, *
             f"the message has {len(text):,} characters; at most {LONGEST:,} are taken. Put it into a file of the repository"
         )
     _not_over(record)
-    return await store.send_act(record.id, "interrupt" if interrupt else "message", text=text, person=person.name, via=person.via)
+    kind: ActKind = "interrupt" if interrupt and not await store.forms(session_id=record.id, status="open") else "message"
+    return await store.send_act(record.id, kind, text=text, person=person.name, via=person.via)
 
 
 async def interrupt(store: Store, record: SessionRecord, person: Person) -> Act:
     """Stop the turn or the tool calls under way; the session goes on with what it then knows.
 
     Raises:
-        SettingsError: The session is over.
+        SettingsError: The session is over, or waits for a person.
     """
     _not_over(record)
+    if await store.forms(session_id=record.id, status="open"):
+        raise SettingsError(f"session {record.id} waits for a person, so there is nothing to interrupt; answer what it asks, or cancel it")
     return await store.send_act(record.id, "interrupt", person=person.name, via=person.via)
 
 
