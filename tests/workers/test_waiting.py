@@ -223,7 +223,7 @@ async def _wake(store: Store, form: Form) -> bool:
 def test_suspended_while_it_prepares(place: Place, tmp_path: Path) -> None:
     """The button is pressed before Claude was asked anything: that, too, becomes a form, and the run goes on."""
     with ScriptedClaude([REPORT]) as claude:
-        world = World(place, "asks-early", tmp_path, claude, setup="sleep 6")
+        world = World(place, "asks-early", tmp_path, claude, setup="sleep 12")
         run = world.start()
         place.until(run, "RUNNING")
         until(lambda: "session.status_running" in world.in_store(lambda store: _kinds(store, run)))
