@@ -14,8 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,19 +24,13 @@ from statistics import median
 from claude import ClaudeProcess, Seen
 from rich.console import Console
 from rich.table import Table
+from servers import PrefectServer, databases, without_settings
+
+from prefect_routines.up import parts
 
 HERE = Path(__file__).parent
 WARM = 5
 """Turns at the beginning of a conversation that do not count: connections are made, modules loaded."""
-
-SERVER = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # task runs are written in batches: otherwise each one costs the server 50 ms of a core
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
-}
 
 
 @dataclass(frozen=True)
@@ -63,38 +55,21 @@ class Row:
 
 
 @contextmanager
-def environment() -> Iterator[dict[str, str]]:
+def environment(*, postgres: bool = False) -> Iterator[dict[str, str]]:
     """A home of its own, a Prefect server in it, and the variables that lead there."""
     home = Path(tempfile.mkdtemp(prefix="prefect-routines-bench-"))
     home.chmod(0o711)  # as root a session runs under a user of its own, who must get through
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "ROUTINES_", "ANTHROPIC_"))}
-    own = kept | {"PREFECT_HOME": str(home / "prefect"), "ROUTINES_WORKSPACES": str(home / "workspaces"), "DO_NOT_TRACK": "1"}
-    api = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (home / "server.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=own | SERVER) as server:
+    with databases(postgres=postgres) as named:
+        own = {**without_settings(), **named, "PREFECT_HOME": str(home / "prefect"), "DO_NOT_TRACK": "1"}
+        own["ROUTINES_WORKSPACES"] = str(home / "workspaces")
         try:
-            wait_until_healthy(api, server)
-            yield own | {"PREFECT_API_URL": api, "PREFECT_LOGGING_LEVEL": "WARNING"}
+            with PrefectServer(home, port, own) as server:
+                yield {**own, **parts.CLIENT_SETTINGS, "PREFECT_API_URL": server.api, "PREFECT_LOGGING_LEVEL": "WARNING"}
         finally:
-            server.terminate()
-            server.wait(20)
             shutil.rmtree(home, ignore_errors=True)
-
-
-def wait_until_healthy(api: str, server: subprocess.Popen[bytes]) -> None:
-    """Wait for the server's first answer."""
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(f"{api}/health", timeout=5):
-                return
-        except OSError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the Prefect server did not start") from None
-            time.sleep(0.1)  # between two looks
 
 
 class Bench:

@@ -1,7 +1,7 @@
 """How long it takes from a webhook to the first request to the model, with the warm `routines` worker beside Prefect's process worker.
 
-`python bench/trigger.py [--runs 30] [--busy 10] [--process 5] [--burst 20]`. Gateway, inbox, automation, Prefect server (SQLite) and worker
-are real; Claude is scripted, in a process of its own. Both workers run the same routine, one after the other.
+`python bench/trigger.py [--runs 30] [--busy 10] [--process 5] [--burst 20] [--postgres]`. Gateway, inbox, automation, Prefect server and
+worker are real; Claude is scripted, in a process of its own. Both workers run the same routine, one after the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 from uuid import uuid4
 
 from claude import ClaudeProcess
-from memory import tree_pss
+from memory import tree_cpu, tree_pss
 from rich.console import Console
 from rich.table import Table
 from run import environment
@@ -196,8 +196,9 @@ class World:
                 self.wait_until_recorded(run)
         return found
 
-    def burst(self, kind: str, count: int, worker: int) -> tuple[float, float]:
-        """Seconds until the last of `count` runs, created at once, is at its first request; and the memory (PSS, MB) at its highest."""
+    def burst(self, kind: str, count: int, worker: int) -> tuple[float, float, float]:
+        """Seconds until the last of `count` runs, created at once, is at its first request; the processor time (s) of all that takes
+        part, until then; and the memory (PSS, MB) of the worker and its runs at its highest."""
         high, over = [0], threading.Event()
 
         def watch() -> None:
@@ -207,14 +208,15 @@ class World:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            began = time.monotonic()
+            began, used = time.monotonic(), tree_cpu(os.getpid())
             runs = [self.create(kind) for _ in range(count)]
-            last = self.first_requests(count, 180)[-1] - began
+            came = self.first_requests(count, 180)
+            used = tree_cpu(os.getpid()) - used
             self.wait_until_ended(runs)
         finally:
             over.set()
             watcher.join()
-        return last, max(high) / 1e6
+        return came[-1] - began, used, max(high) / 1e6
 
 
 def free_port() -> int:
@@ -237,9 +239,10 @@ def main() -> None:
     options.add_argument("--process", type=int, default=5, help="runs with the process worker")
     options.add_argument("--busy", type=int, default=10, help="runs beside a session that is at work")
     options.add_argument("--burst", type=int, default=20)
+    options.add_argument("--postgres", action="store_true", help="Prefect and the store on PostgreSQL")
     given = options.parse_args()
     table = Table("what", "p50", "p95", "max")
-    with environment() as env, ClaudeProcess() as claude, ExitStack() as stack:
+    with environment(postgres=given.postgres) as env, ClaudeProcess() as claude, ExitStack() as stack:
         world = World({**env, "PREFECT_LOGGING_LEVEL": "INFO"}, claude, free_port())
         stack.enter_context(world.gateway())
         if given.runs or given.busy or given.burst:
@@ -252,14 +255,17 @@ def main() -> None:
                         found = spread(world.latencies("routines", given.busy, alone=False))
                     table.add_row(f"the same, {given.busy} runs beside ten tool calls a second", *found)
                 if given.burst:
-                    last, memory = world.burst("routines", given.burst, pid)
-                    table.add_row(f"routines worker, burst of {given.burst}", f"all in {last:.1f} s", f"{memory:.0f} MB PSS", "")
+                    last, cpu, memory = world.burst("routines", given.burst, pid)
+                    table.add_row(
+                        f"routines worker, burst of {given.burst}", f"all in {last:.1f} s", f"{cpu:.1f} s of CPU", f"{memory:.0f} MB PSS"
+                    )
         if given.process:
             world.deploy("process")
             with world.worker("process"):
                 table.add_row(f"process worker, {given.process} runs", *spread(world.latencies("process", given.process)))
     console = Console(width=110)
     console.print(table)
+    console.print(f"Prefect and the store on {'PostgreSQL' if given.postgres else 'SQLite'}.")
     console.print(f"Load of the machine: {', '.join(f'{load:.1f}' for load in os.getloadavg())} on {os.cpu_count()} cores.")
 
 

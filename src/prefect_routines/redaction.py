@@ -47,13 +47,14 @@ def _forms(secret: str) -> Iterator[str]:
             yield encode(b"\0" * offset + raw).decode()[4 if offset else 0 :].rstrip("=")[:-1]
 
 
-def _touch(form: str, mark: str) -> bool:
-    """Whether the form could cover a part of the mark, together with the text around it."""
-    return (
-        form in mark
-        or mark in form
-        or any(form.startswith(mark[at:]) or form.endswith(mark[:at]) for at in range(1, len(mark)))
-    )  # fmt: skip
+_MARKS = ("[secret]", *(f"[secret: {kind}]" for kind in KINDS))
+_HEADS = tuple({mark[:at] for mark in _MARKS for at in range(1, len(mark))})
+_TAILS = tuple({mark[at:] for mark in _MARKS for at in range(1, len(mark))})
+
+
+def _touches_marks(form: str) -> bool:
+    """Whether the form could cover a part of a mark, together with the text around it."""
+    return form.startswith(_TAILS) or form.endswith(_HEADS) or any(form in mark or mark in form for mark in _MARKS)
 
 
 class Redactor:
@@ -78,8 +79,8 @@ class Redactor:
                     forms[bare] = max(forms.get(bare, 0), 2 * len(form))
         self._forms = forms
         self._longest = max(forms.values(), default=0)
-        marks = ["[secret]", *(f"[secret: {kind}]" for kind in KINDS)]
-        if any(_touch(form, mark) for form in forms for mark in marks):
+        marks = list(_MARKS)
+        if any(map(_touches_marks, forms)):
             used = set("".join(forms))
             unused = next(char for char in map(chr, range(0x2588, 0xD800)) if char not in used and not char.isalnum())
             marks = [unused * 8] * len(marks)

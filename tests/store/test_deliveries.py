@@ -174,7 +174,7 @@ async def test_what_is_told_of_a_delivery_can_change(store: Store) -> None:
     """What was received stays."""
     await store.record_delivery(_delivery("d", status="received"))
     at = datetime.now(UTC)
-    await store.update_delivery("d", status="unmatched", note="no trigger", sent=2, settled_at=at)
+    await store.update_deliveries(["d"], status="unmatched", note="no trigger", sent=2, settled_at=at)
     found = await store.delivery("d")
     assert found is not None
     assert (found.status, found.note, found.sent, found.settled_at, found.body) == ("unmatched", "no trigger", 2, at, "d")

@@ -142,6 +142,16 @@ async def test_an_address_of_no_interface_is_refused(tmp_path: Path) -> None:
         await plan(tmp_path, Wishes(gateway_host="192.0.2.1", gateway_port=free_port()), settings())
 
 
+async def test_clients_ask_for_no_token_where_none_is_needed(tmp_path: Path) -> None:
+    """Only where the server is started here, and the user does not protect it."""
+    name = "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"
+    made = await plan(tmp_path, Wishes(gateway_port=free_port()), settings())
+    assert [part.environment.get(name) for part in made.parts] == [None, "false", None]
+    protected = settings(chosen=frozenset({"PREFECT_SERVER_CSRF_PROTECTION_ENABLED"}))
+    made = await plan(tmp_path, Wishes(gateway_port=free_port()), protected)
+    assert [part.environment.get(name) for part in made.parts] == [None, None, None]
+
+
 async def test_the_server_gets_our_settings_and_keeps_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the user has set, wherever he did, is not overwritten; nothing is said about analytics."""
     monkeypatch.delenv("PREFECT_SERVER_ANALYTICS_ENABLED")

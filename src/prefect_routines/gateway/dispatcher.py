@@ -30,9 +30,13 @@ FIRE = "routines.fire"
 
 _HOLD = 30.0  # seconds after which another gateway takes over what a dead one held
 _AGAIN = (2.0, 5.0, 10.0, 20.0)  # seconds between the sendings of one event; afterwards the run is asked for directly
+_BACKLOG = 90.0  # seconds for which an event may wait behind others that Prefect is at work on
 _CAUSE = 10.0  # seconds in which the session that caused an event has its write on record
+_READ_ALL = 15.0  # seconds in which one look at least reads all runs
+_LATE = timedelta(seconds=15)  # a run may come to light so much after one that starts later
 _SKEW = timedelta(minutes=5)  # clocks of two machines may differ that much
-_QUICK, _SLOW, _LOOK_AT_RUNS = 0.2, 2.0, 15.0
+_SLOW, _LOOK_AT_RUNS = 2.0, 15.0
+_FIRST_LOOK = 0.4  # seconds after which a run is looked for: what starts it comes first, and a look costs the server as much as a start
 _OVER = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 Identities = Callable[[str], Awaitable[Collection[str]]]
@@ -41,6 +45,31 @@ _log = logging.getLogger(__name__)
 
 async def _no_identities(source: str) -> Collection[str]:
     return ()
+
+
+class Looks:
+    """When to look for runs: soon after an event has gone out, then less and less often."""
+
+    def __init__(self) -> None:
+        self._next, self._apart = 0.0, _FIRST_LOOK
+
+    def expect(self) -> None:
+        """Something has gone out. What is to come soon anyway comes no later for that, however much more goes out."""
+        now, self._apart = time.monotonic(), _FIRST_LOOK
+        if not now <= self._next <= now + _FIRST_LOOK:
+            self._next = now + _FIRST_LOOK
+
+    def due(self) -> bool:
+        """Whether to look now; if so the next time is later."""
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + self._apart
+        self._apart = min(self._apart * 2, _SLOW)
+        return True
+
+    def left(self) -> float:
+        """Seconds until it is time to look."""
+        return max(self._next - time.monotonic(), 0.05)
 
 
 class Dispatcher:
@@ -65,6 +94,9 @@ class Dispatcher:
         self._sent_at: dict[str, float] = {}
         self._looked_at = self._looked_at_runs = self._forgot_at = -3600.0
         self._complained = ""
+        self._looks = Looks()
+        self._newest: datetime | None = None  # start, by Prefect's clock, of the newest run seen
+        self._read_all_at = -_READ_ALL
 
     async def __aenter__(self) -> Self:
         self._prefect = PrefectServer()
@@ -112,9 +144,12 @@ class Dispatcher:
         fresh = [delivery for delivery in deliveries if delivery.sent == 0]
         if fresh:
             await self._decide(fresh)
-        waiting = await self._settle([d for d in deliveries if d.id in self._sent_at or d.sent > 0])
+            self._looks.expect()
+        sent = [delivery for delivery in deliveries if delivery.id in self._sent_at or delivery.sent > 0]
+        look = bool(sent) and self._looks.due()
+        await self._settle([delivery for delivery in sent if look or delivery.event == FIRE])
         queued = await self._housekeeping()
-        return _QUICK if 0 < waiting <= 20 or (fresh and waiting <= 20) else _SLOW if waiting or queued or deliveries else 5.0
+        return self._looks.left() if sent or fresh else _SLOW if queued or deliveries else 5.0
 
     # deciding
 
@@ -130,9 +165,8 @@ class Dispatcher:
             told.append(delivery)
         if events:
             await self._prefect.emit(events)
-        for delivery in told:
-            await self._store.update_delivery(delivery.id, sent=1)
-            self._sent_at[delivery.id] = time.monotonic()
+        await self._store.update_deliveries([delivery.id for delivery in told], sent=1)
+        self._sent_at.update((delivery.id, time.monotonic()) for delivery in told)
 
     async def _dispatches(self, delivery: Delivery) -> list[Dispatch] | None:
         """The decisions about a delivery; None when it is too early to decide."""
@@ -163,53 +197,75 @@ class Dispatcher:
 
     # settling
 
-    async def _settle(self, deliveries: Sequence[Delivery]) -> int:
-        """Find the runs; how many are still missing. What has none after a while is sent again, or asked for."""
+    async def _settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Find the runs. What has none after a while is sent again, or asked for."""
+        if not deliveries:
+            return
         dispatches = defaultdict[str, list[Dispatch]](list)
         for one in await self._store.dispatches(delivery_ids=[delivery.id for delivery in deliveries]):
             dispatches[one.delivery_id].append(one)
-        missing = [one for delivery in deliveries for one in dispatches[delivery.id] if one.status == "waiting"]
+        missing, moving = [one for delivery in deliveries for one in dispatches[delivery.id] if one.status == "waiting"], False
         if missing:
             since = min(delivery.received_at for delivery in deliveries) - _SKEW
-            missing = await self._read_back(missing, since)
+            found = len(missing)
+            missing = await self._read_back(missing, self._unread(missing, since))
+            moving = len(missing) < found
         still = defaultdict[str, list[Dispatch]](list)
         for one in missing:
             still[one.delivery_id].append(one)
+        over = [delivery.id for delivery in deliveries if not still[delivery.id]]
+        started, without = [each for each in over if dispatches[each]], [each for each in over if not dispatches[each]]
+        await self._store.update_deliveries(started, status="settled", settled_at=datetime.now(UTC), note=None)
+        await self._store.update_deliveries(without, status="unmatched", settled_at=datetime.now(UTC), note=None)
+        for each in over:
+            self._sent_at.pop(each, None)
         for delivery in deliveries:
             if still[delivery.id]:
-                await self._again(delivery, still[delivery.id])
-            else:
-                status: Any = "settled" if dispatches[delivery.id] else "unmatched"
-                await self._store.update_delivery(delivery.id, status=status, settled_at=datetime.now(UTC), note=None)
-                self._sent_at.pop(delivery.id, None)
-        return len(missing)
+                await self._again(delivery, still[delivery.id], moving=moving)
+
+    def _unread(self, missing: Sequence[Dispatch], since: datetime) -> datetime:
+        """From when on runs are to be read: not again those that the last look has seen, or each look of a backlog reads all of them.
+
+        The run of an event that went out from here is none of those. Every few seconds all are read nevertheless.
+        """
+        now = time.monotonic()
+        if self._newest is not None and now - self._read_all_at < _READ_ALL and all(one.delivery_id in self._sent_at for one in missing):
+            return max(since, self._newest - _LATE)
+        self._read_all_at = now
+        return since
 
     async def _read_back(self, missing: Sequence[Dispatch], since: datetime) -> list[Dispatch]:
         """Ask Prefect which runs there are; the dispatches that have none yet."""
         runs = await self._prefect.runs({one.deployment_id for one in missing}, since)
         found: dict[tuple[str, str], str] = {}
+        if runs:  # the newest come first
+            self._newest = datetime.fromisoformat(runs[0]["expected_start_time"])
         for run in reversed(runs):
             for delivery_id in (run.get("labels", {}).get("routines.delivery"), *_texts(run["parameters"])):
                 found.setdefault((run["deployment_id"], str(delivery_id)), run["id"])
-        left = []
-        for one in missing:
-            run_id = found.get((one.deployment_id, one.delivery_id))
-            if run_id is None:
-                left.append(one)
-            else:
-                await self._store.move_dispatch(one, "started", flow_run_id=run_id)
-        return left
+        made = [(one, run_id) for one in missing if (run_id := found.get((one.deployment_id, one.delivery_id))) is not None]
+        if made:
+            await self._store.note_started(made)
+        return [one for one in missing if (one.deployment_id, one.delivery_id) not in found]
 
-    async def _again(self, delivery: Delivery, missing: Sequence[Dispatch]) -> None:
-        """Send an event once more, or ask for the runs, when it is time to."""
+    async def _again(self, delivery: Delivery, missing: Sequence[Dispatch], *, moving: bool) -> None:
+        """Send an event once more, or ask for the runs, when it is time to.
+
+        Args:
+            moving: Prefect is making runs of the others: it is at work on what it has, and this one's turn is to come. More of the same
+                would hold it up, and a run that is asked for now would soon be one of two.
+        """
+        last = self._sent_at.get(delivery.id)  # None: another gateway, or this one before a restart, sent it
+        waited = time.monotonic() - last if last is not None else None
+        if moving and delivery.event != FIRE and waited is not None and waited < _BACKLOG:
+            return
         if delivery.event == FIRE or delivery.sent > len(_AGAIN):
             for one in missing:
                 await self._start(one, delivery)
             return
-        last = self._sent_at.get(delivery.id)  # None: another gateway, or this one before a restart, sent it
-        if last is None or time.monotonic() - last >= _AGAIN[delivery.sent - 1]:
+        if waited is None or waited >= _AGAIN[delivery.sent - 1]:
             await self._prefect.emit([event_of(delivery, [gate(one.deployment_id) for one in missing])])
-            await self._store.update_delivery(delivery.id, sent=delivery.sent + 1)
+            await self._store.update_deliveries([delivery.id], sent=delivery.sent + 1)
             self._sent_at[delivery.id] = time.monotonic()
 
     async def _start(self, dispatch: Dispatch, delivery: Delivery) -> None:

@@ -123,7 +123,7 @@ class Claude:
                 **login,
                 max_retries=0,  # the loop retries: it journals each attempt and knows what each one cost
                 timeout=timeout,
-                http_client=DefaultAsyncHttpxClient(timeout=timeout, verify=_tls()),
+                http_client=DefaultAsyncHttpxClient(timeout=timeout, verify=shared_tls()),
             )
         except AnthropicError as error:
             raise ModelError(f"{NO_LOGIN} ({error})") from None
@@ -239,12 +239,55 @@ def _is_object(text: str) -> bool:
         return False
 
 
+def shared_tls() -> Any:
+    """One TLS context for all sessions of the process, and of those forked from it: loading the certificates takes 20 ms and more."""
+    return _tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))  # where httpx2 looks for them
+
+
 @cache
-def _tls() -> Any:
-    """One TLS context for all sessions of the process: loading the certificates takes tens of milliseconds."""
+def _tls(file: str | None, directory: str | None) -> Any:
     import httpx2
 
     return httpx2.create_ssl_context()
+
+
+_REHEARSED = (
+    {
+        "type": "message_start",
+        "message": {
+            "id": "msg_0",
+            "type": "message",
+            "role": "assistant",
+            "model": "none",
+            "content": [],
+            "stop_reason": None,
+            "usage": {"input_tokens": 1, "output_tokens": 1},
+        },
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "toolu_0", "name": "x", "input": {}}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{}"}},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 1}},
+    {"type": "message_stop"},
+)
+
+
+async def rehearse() -> None:
+    """Read a reply that nobody sent: the SDK builds the types of its answers at their first use, which costs each process 50 ms."""
+    import httpx2
+    from anthropic import AsyncAnthropic
+
+    def answer(request: Any) -> Any:
+        lines = (f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in _REHEARSED)
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text="".join(lines))
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as nowhere:
+        client = AsyncAnthropic(api_key="none", base_url="http://none.invalid", http_client=nowhere, max_retries=0)
+        asked = {"model": "none", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+        await Claude(client, stall=10.0).sample(asked)
 
 
 def _tokens(message: Any) -> dict[str, int] | None:

@@ -28,6 +28,7 @@ class Publisher:
         self._session, self._client = session, client
         self._news = asyncio.Event()
         self._ids: dict[str, UUID] = {}
+        self._found = session.flow_run.attempt < 2  # the first process of a run has none before it
         self._shown: dict[str, str] = {}
         self._outcome: Outcome | None = None
         self._turn = asyncio.Lock()  # the background and the end must not both make the same artifact
@@ -77,10 +78,10 @@ class Publisher:
             await self._label()
         while True:
             await self._news.wait()
+            await asyncio.sleep(PAUSE)  # before, not after: what a beginning session has to show would hold up its first turn
             self._news.clear()
             with contextlib.suppress(Exception):  # tried again with the next entry
                 await self._show()
-            await asyncio.sleep(PAUSE)
 
     async def _label(self) -> None:
         await self._client.update_flow_run_labels(UUID(self._session.flow_run.id), {"routines.session": self._session.id})
@@ -113,7 +114,7 @@ class Publisher:
 
         if self._shown.get(name) == line + text:
             return
-        if name not in self._ids:
+        if not self._found:
             await self._find()
         if name in self._ids:
             await self._client.update_artifact(self._ids[name], ArtifactUpdate(description=line, data=text))
@@ -136,3 +137,4 @@ class Publisher:
         for artifact in await self._client.read_artifacts(artifact_filter=of_run):
             if artifact.key and artifact.key.startswith(self._key("")):
                 self._ids.setdefault(artifact.key.removeprefix(self._key("")), artifact.id)
+        self._found = True

@@ -176,11 +176,13 @@ class Deliveries:
 
         await self._db.write(work)
 
-    async def update_delivery(self, event_id: str, **changes: Unpack[DeliveryChanges]) -> None:
-        """Change what is told about a delivery; what was received never changes."""
+    async def update_deliveries(self, event_ids: Sequence[str], **changes: Unpack[DeliveryChanges]) -> None:
+        """Change what is told about deliveries, of all of them at once; what was received never changes."""
+        if not event_ids:
+            return
 
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(update(_table).where(_table.c.id == event_id).values(**changes))
+            await connection.execute(update(_table).where(_table.c.id.in_(event_ids)).values(**changes))
 
         await self._db.write(work)
 

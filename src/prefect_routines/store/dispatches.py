@@ -130,6 +130,16 @@ class Dispatches:
         rows = await self._db.read(select(_table).where(_table.c.flow_run_id == flow_run_id))
         return _dispatch(rows[0]) if rows else None
 
+    async def note_started(self, found: Sequence[tuple[Dispatch, str]]) -> None:
+        """Write down the flow runs of waiting dispatches, of all of them at once. What has changed meanwhile stays."""
+
+        async def work(connection: AsyncConnection) -> None:
+            for dispatch, flow_run_id in found:
+                values = {"status": "started", "flow_run_id": flow_run_id}
+                await connection.execute(update(_table).where(_same(dispatch), _table.c.status == dispatch.status).values(**values))
+
+        await self._db.write(work)
+
     async def move_dispatch(
         self,
         dispatch: Dispatch,

@@ -233,7 +233,7 @@ class Delivery:
 
 
 class DeliveryChanges(TypedDict, total=False):
-    """What `Store.update_delivery` may change."""
+    """What `Store.update_deliveries` may change."""
 
     status: DeliveryStatus
     note: str | None

@@ -29,7 +29,15 @@ SERVER_SETTINGS = {
 RUNS_SECONDS = 60.0
 """Seconds that the worker gets to stop: it tells its runs to stop and kills them after 30 s."""
 
+CLIENT_SETTINGS = {
+    # Each client asks for a token before its first write, a run three times, and a server that protects nothing has none.
+    "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+}
+"""Settings of the clients of such a server, unless the user protects it against requests that other sites forge."""
+
 _PREFECT = (sys.executable, "-P", "-m", "prefect")
+SERVER_COMMAND = (sys.executable, "-P", "-m", "prefect_routines.up.sqlite", "server", "start")
+"""Starts the server; see there."""
 _ROUTINES = (sys.executable, "-P", "-c", "from prefect_routines.cli import main; main()")
 
 
@@ -53,18 +61,24 @@ def server(host: str, port: int, api: PrefectApi, chosen: frozenset[str]) -> Par
     environment |= {name: value for name, value in ours.items() if name not in chosen}
     return Part(
         name="server",
-        command=[*_PREFECT, "server", "start", "--host", host, "--port", str(port)],
+        command=[*SERVER_COMMAND, "--host", host, "--port", str(port)],
         environment=environment,
         check=api.answers,
         remedy="`prefect server start` alone shows the same; `prefect config view` shows what it is set to",
     )
 
 
-def worker(api: PrefectApi, home: Path, limit: int | None, gateway_url: str, *, alone: bool) -> Part:
+def client_settings(chosen: frozenset[str]) -> Mapping[str, str]:
+    """Settings of the clients of a server that is started here."""
+    return {} if "PREFECT_SERVER_CSRF_PROTECTION_ENABLED" in chosen else CLIENT_SETTINGS
+
+
+def worker(api: PrefectApi, home: Path, limit: int | None, gateway_url: str, clients: Mapping[str, str], *, alone: bool) -> Part:
     """The worker: starts runs. It has the user's environment, so that the runs have it.
 
     Args:
         gateway_url: Where the runs' links lead, unless the user has said so himself.
+        clients: Settings of the server's clients, unless the user has made others.
         alone: See `WorkerCheck`.
     """
     name = f"{socket.gethostname()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:6]}"
@@ -74,7 +88,7 @@ def worker(api: PrefectApi, home: Path, limit: int | None, gateway_url: str, *, 
     return Part(
         name="worker",
         command=command,
-        environment={"ROUTINES_GATEWAY_URL": gateway_url, **os.environ, "PREFECT_API_URL": api.url},
+        environment={**clients, "ROUTINES_GATEWAY_URL": gateway_url, **os.environ, "PREFECT_API_URL": api.url},
         check=check,
         prepare=check.prepare,
         needs=api.answers,

@@ -72,6 +72,7 @@ async def make_plan(wishes: Wishes, config: Config, prefect: PrefectSettings) ->
     host, port = wishes.host or there.hostname or "", there.port or (443 if there.scheme == "https" else 80)
     started = []
     notes = []
+    clients: Mapping[str, str] = {}
     unanswered = await api.answers()
     if unanswered is None:
         notes.append(f"A Prefect server answers at {url}: it is used, none is started.")
@@ -85,6 +86,7 @@ async def make_plan(wishes: Wishes, config: Config, prefect: PrefectSettings) ->
     else:
         await _free(host, port, "--port", "a Prefect server")
         started.append(parts.server(host, port, api, prefect.chosen))
+        clients = parts.client_settings(prefect.chosen)
         if url != (prefect.api_url or "").rstrip("/"):
             notes.append(f"For other terminals: export PREFECT_API_URL={url}")
         if not is_loopback(host):
@@ -94,7 +96,7 @@ async def make_plan(wishes: Wishes, config: Config, prefect: PrefectSettings) ->
     gateway = parts.origin(wishes.gateway_host, wishes.gateway_port)
     if wishes.gateway_port != Wishes.gateway_port and "gateway_url" not in config.model_fields_set:
         notes.append(f"For other terminals: export ROUTINES_GATEWAY_URL={gateway}")
-    started.append(parts.worker(api, config.home, wishes.limit, gateway, alone=sqlite))
+    started.append(parts.worker(api, config.home, wishes.limit, gateway, clients, alone=sqlite))
     started.append(parts.gateway(api, wishes.gateway_host, wishes.gateway_port))
     addresses = {
         "Prefect UI": url.removesuffix("/api"),

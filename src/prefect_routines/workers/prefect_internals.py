@@ -298,10 +298,11 @@ def share_tls() -> None:
     """
     import certifi
     from prefect.client import orchestration
+    from prefect.settings import get_current_settings
 
     if getattr(orchestration, "ssl", None) is ssl:
         shared = _SharedTls()
-        shared.create_default_context(cafile=certifi.where())
+        shared.create_default_context(cafile=str(get_current_settings().api.ssl_cert_file or certifi.where()))
         vars(orchestration)["ssl"] = shared
 
 

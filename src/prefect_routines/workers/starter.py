@@ -59,6 +59,7 @@ class WarmStarter:
         try:
             await self._client.update_flow_run_labels(flow_run.id, {LABEL: json.dumps(child.holder.as_json())})
             env = {
+                "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",  # the worker has asked: one request less for each client of a run
                 **self._job.env,
                 "PREFECT__FLOW_RUN_ID": str(flow_run.id),
                 "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",  # they are run by us, see ForkedHooks

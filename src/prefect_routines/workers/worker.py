@@ -176,7 +176,9 @@ class RoutinesWorker(BaseWorker[RoutinesJobConfiguration, RoutinesVariables, Pro
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
         """As many as may start now, in the server's order; the next ones follow as soon as one of these runs."""
-        submitted = await super()._submit_scheduled_flow_runs(flow_run_response[: self._push.room()])
+        room = self._push.room()
+        self._push.held_back = len(flow_run_response) > room
+        submitted = await super()._submit_scheduled_flow_runs(flow_run_response[:room])
         for run in submitted:
             self._push.begin(run)
         return submitted

@@ -91,6 +91,17 @@ def complete() -> None:
                     model.model_rebuild()
 
 
+def rehearse() -> None:
+    """Do once what each session does with Claude's SDK; whatever is wrong with that is the run's affair."""
+    import asyncio
+
+    from prefect_routines.session import claude
+
+    with contextlib.suppress(Exception):
+        claude.shared_tls()
+        asyncio.run(claude.rehearse())
+
+
 def threads() -> int:
     """How many threads this process has, those of C libraries included."""
     return len(os.listdir("/proc/self/task"))
@@ -159,6 +170,7 @@ def main() -> NoReturn:
 
     complete()
     prefect_internals.share_tls()
+    rehearse()
     gc.collect()
     gc.freeze()  # the collector of a child must not touch, and so copy, what all share
     forked = Zygote(pair).serve()
