@@ -18,7 +18,7 @@ MORE = "cd /workspace/docs; grep -q more api.md || { echo more >> api.md; git co
 FOLLOW_UP = [(bash("more", MORE),), (call("push", repository="docs"),), STEPS[-1]]
 
 
-@pytest.mark.parametrize(("kill", "after"), [(3, True), (8, False), (12, True), (15, False), (17, True), (20, False)])
+@pytest.mark.parametrize(("kill", "after"), [(3, True), (8, False), (10, True), (12, False), (14, True), (17, False)])
 def test_a_resumed_run_that_is_killed_goes_on_within_its_follow_up(pool: Pool, tmp_path: Path, kill: int, after: bool) -> None:
     """Wherever it dies: one follow-up, one verdict of it, one further push."""
     with Case(pool, tmp_path, script=play([*STEPS, *FOLLOW_UP])) as case:

@@ -55,8 +55,8 @@ def _idle() -> None:
     ("state", "after"),
     [
         (Running(), "Crashed"),
-        (Paused(timeout_seconds=60), "Crashed"),
-        (Suspended(timeout_seconds=60), "Suspended"),
+        (Paused(timeout_seconds=86_400), "Crashed"),
+        (Suspended(timeout_seconds=86_400), "Suspended"),
         (Scheduled(name="Resuming"), "Resuming"),
         (Scheduled(), "Crashed"),
     ],

@@ -277,4 +277,5 @@ async def record_result(session: Session, call: Call, result: ToolResult, second
         "data": session.redact(data),
     }
     entries = [("tool.result", entry), *([("session.verdict", session.redact(verdict))] if verdict else [])]
-    await session.record(*entries, soon=not verdict and [one.id for one in session.transcript.open_calls] == [call.id])
+    last = session.transcript.verdict is None and verdict is None and [one.id for one in session.transcript.open_calls] == [call.id]
+    await session.record(*entries, soon=last)

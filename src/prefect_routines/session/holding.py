@@ -133,6 +133,8 @@ async def before_closing(session: Session, error: BaseException | None) -> tuple
     Args:
         error: What ends the block in which the session is open.
     """
+    with contextlib.suppress(RoutinesError):
+        await session.settle()
     if is_suspension(error):
         return await _before_suspension(session, error.form if isinstance(error, Suspend) else None)
     if not isinstance(error, Exception | Pause | None):

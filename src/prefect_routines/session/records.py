@@ -34,6 +34,15 @@ class Records:
         last = self.entries[-1].seq  # nobody else hands out numbers while the lease is ours
         return self._known(range(last + 1, last + 1 + len(entries)), entries)
 
+    async def settle(self) -> None:
+        """Write what is held, if anything is: nothing else comes.
+
+        Raises:
+            StoreError: As `write`.
+        """
+        if self._held:
+            await self.write((), (), ())
+
     async def write(self, entries: Sequence[Written], spend: Sequence[Spend], acts: Sequence[int]) -> list[Entry]:
         """Write what is held and these entries, all or nothing; these entries are returned.
 

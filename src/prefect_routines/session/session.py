@@ -295,6 +295,10 @@ class Session:
         if hasattr(self, "publisher"):
             self.publisher.notice()
 
+    async def settle(self) -> None:
+        """Write what was to be written soon, now that nothing comes after it."""
+        await self._records.settle()
+
     @property
     def journal(self) -> Sequence[Entry]:
         """All entries so far."""
