@@ -80,7 +80,8 @@ def prefect_server() -> Iterator[str]:
     if os.environ.get(_GIVEN):
         yield address
         return
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
+    # as `routines up` starts it: SQLite's own way with writers can keep a server from answering for a minute
+    command = [sys.executable, "-m", "prefect_routines.up.sqlite", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
     log = HOME / "server.log"
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment["PREFECT_SERVER_UI_API_URL"] = address  # where the pages look for the API

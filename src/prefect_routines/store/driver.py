@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,11 +35,10 @@ class Cursor:
 
     async def _trip(self, statement: Callable[[sqlite3.Connection], sqlite3.Cursor]) -> Self:
         def run() -> None:
-            done = statement(self._connection.began())
-            self.description = done.description
-            self._rows = done.fetchall() if done.description else []
-            self.rowcount, self.lastrowid = done.rowcount, done.lastrowid
-            done.close()
+            with closing(statement(self._connection.began())) as done:  # here: freed elsewhere, it waits for this thread
+                self.description = done.description
+                self._rows = done.fetchall() if done.description else []
+                self.rowcount, self.lastrowid = done.rowcount, done.lastrowid
 
         await self._connection.in_thread(run)
         return self

@@ -5,6 +5,10 @@ transaction that reads first and writes later fails at once when another one has
 503, and its clients - the worker, the runs, its own automations - wait 2, 4, 8 s before they ask again: of twenty runs that start
 together the last ones are held up for half a minute. So here each transaction says at its beginning that it will write, and those of the
 one process that serves a SQLite database queue for it.
+
+Its connections also have our cursors. With SQLAlchemy's the cursor of a statement that failed lives as long as its traceback and is freed
+in the server's one loop; SQLite lets that wait for whatever the same connection is at, and if that is waiting for a writer who needs the
+loop to go on, the server answers nobody for a minute.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 PATIENCE = 10.0
 """Seconds that a transaction waits for its turn; then it goes ahead, and SQLite has the one that is at it finish first."""
@@ -69,6 +75,13 @@ async def _acquire(queue: asyncio.Lock) -> bool:
         return False
 
 
+def use_cursors(connection: DBAPIConnection) -> None:
+    """Let a connection of SQLAlchemy's have cursors that hold nothing outside the connection's thread."""
+    from prefect_routines.store.driver import Connection
+
+    connection.driver_connection.__class__ = Connection  # it adds methods to aiosqlite's, and no state
+
+
 def have_writers_queue() -> None:
     """Give the server of this process, through Prefect's own registry of dependencies, a SQLite configuration with a queue.
 
@@ -86,6 +99,10 @@ def have_writers_queue() -> None:
     turns = Turns()
 
     class Queueing(AioSqliteConfiguration):
+        def setup_sqlite(self, conn: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+            use_cursors(conn)
+            super().setup_sqlite(conn, record)
+
         @asynccontextmanager
         async def begin_transaction(self, session: AsyncSession, with_for_update: bool = False) -> AsyncIterator[AsyncSessionTransaction]:
             async with turns.take() as first:
