@@ -1,6 +1,6 @@
 """How long it takes from a webhook to the first request to the model, with the warm `routines` worker beside Prefect's process worker.
 
-`python bench/trigger.py [--runs 30] [--busy 10] [--process 5] [--burst 20] [--postgres]`. Gateway, inbox, automation, Prefect server and
+`python bench/trigger.py [--runs 30] [--busy 30] [--process 5] [--burst 20] [--postgres]`. Gateway, inbox, automation, Prefect server and
 worker are real; Claude is scripted, in a process of its own. Both workers run the same routine, one after the other.
 """
 
@@ -164,9 +164,10 @@ class World:
             process.wait(60)
 
     @contextmanager
-    def busy(self, kind: str) -> Iterator[None]:
-        """Beside it a session makes about ten tool calls a second: five at once, each of half a second."""
-        parameters = {"prompt": "sleep 5 190", "settings": {"budget": {"dollars": 1000}}}
+    def busy(self, kind: str, runs: int) -> Iterator[None]:
+        """Beside it a session makes about ten tool calls a second, five at once, each of half a second; long enough for so many runs."""
+        turns = 20 * runs
+        parameters = {"prompt": f"sleep 5 {turns}", "settings": {"budget": {"turns": turns + 10, "dollars": 1000}}}
         made = self.api(f"/deployments/{self.deployments[kind]}/create_flow_run", {"parameters": parameters})["id"]
         self.first_requests(1, 120)
         yield
@@ -196,9 +197,18 @@ class World:
                 self.wait_until_recorded(run)
         return found
 
-    def burst(self, kind: str, count: int, worker: int) -> tuple[float, float, float]:
-        """Seconds until the last of `count` runs, created at once, is at its first request; the processor time (s) of all that takes
-        part, until then; and the memory (PSS, MB) of the worker and its runs at its highest."""
+    def burst(self, kind: str, count: int) -> tuple[float, float]:
+        """Seconds until the last of `count` runs, created at once, is at its first request; and the processor time (s) of all that takes
+        part, until then."""
+        began, used = time.monotonic(), tree_cpu(os.getpid())
+        runs = [self.create(kind) for _ in range(count)]
+        came = self.first_requests(count, 180)
+        used = tree_cpu(os.getpid()) - used
+        self.wait_until_ended(runs)
+        return came[-1] - began, used
+
+    def burst_memory(self, kind: str, count: int, worker: int) -> float:
+        """Memory (PSS, MB) of the worker and its runs at its highest, in a burst of its own: looking takes half a core."""
         high, over = [0], threading.Event()
 
         def watch() -> None:
@@ -208,15 +218,11 @@ class World:
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            began, used = time.monotonic(), tree_cpu(os.getpid())
-            runs = [self.create(kind) for _ in range(count)]
-            came = self.first_requests(count, 180)
-            used = tree_cpu(os.getpid()) - used
-            self.wait_until_ended(runs)
+            self.burst(kind, count)
         finally:
             over.set()
             watcher.join()
-        return came[-1] - began, used, max(high) / 1e6
+        return max(high) / 1e6
 
 
 def free_port() -> int:
@@ -237,7 +243,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--runs", type=int, default=30)
     options.add_argument("--process", type=int, default=5, help="runs with the process worker")
-    options.add_argument("--busy", type=int, default=10, help="runs beside a session that is at work")
+    options.add_argument("--busy", type=int, default=30, help="runs beside a session that is at work")
     options.add_argument("--burst", type=int, default=20)
     options.add_argument("--postgres", action="store_true", help="Prefect and the store on PostgreSQL")
     given = options.parse_args()
@@ -251,11 +257,12 @@ def main() -> None:
                 if given.runs:
                     table.add_row(f"routines worker, {given.runs} runs", *spread(world.latencies("routines", given.runs)))
                 if given.busy:
-                    with world.busy("routines"):
+                    with world.busy("routines", given.busy):
                         found = spread(world.latencies("routines", given.busy, alone=False))
                     table.add_row(f"the same, {given.busy} runs beside ten tool calls a second", *found)
                 if given.burst:
-                    last, cpu, memory = world.burst("routines", given.burst, pid)
+                    last, cpu = world.burst("routines", given.burst)
+                    memory = world.burst_memory("routines", given.burst, pid)
                     table.add_row(
                         f"routines worker, burst of {given.burst}", f"all in {last:.1f} s", f"{cpu:.1f} s of CPU", f"{memory:.0f} MB PSS"
                     )

@@ -46,7 +46,7 @@ def test_a_deployed_routine_is_run(place: Place, tmp_path: Path) -> None:
 
 
 LOOKS = """
-import json, os, random, sys
+import json, logging, os, random, sys
 from pathlib import Path
 from beside import WORD
 from prefect import flow
@@ -60,7 +60,7 @@ def looks(answer: str):
         "word": WORD, "path": prefect.settings.PREFECT_LOCAL_STORAGE_PATH.value().as_posix(), "lease": config().lease_seconds,
         "random": random.random(), "cwd": os.getcwd(), "argv": sys.argv[1:], "leader": os.getsid(0) == os.getpid() == os.getpgid(0),
         "mine": os.environ.get("MINE"), "stdin": os.read(0, 10).decode(), "pid": os.getpid(), "name": __name__,
-        "level": get_current_settings().logging.level,
+        "level": get_current_settings().logging.level, "logger": logging.getLevelName(logging.getLogger("prefect").level),
     }))
 """
 
@@ -83,7 +83,8 @@ def test_each_run_is_a_process_with_its_own_environment_and_settings(place: Plac
         assert ended["infrastructure_pid"] == str(seen[-1]["pid"])
         assert json.loads(ended["labels"]["routines.process"])["pid"] == seen[-1]["pid"]
     for number, one in enumerate(seen):
-        assert (one["path"], one["lease"], one["mine"], one["level"]) == (f"/tmp/storage-{number}", 70 + number, str(number), "ERROR")
+        assert (one["path"], one["lease"], one["mine"]) == (f"/tmp/storage-{number}", 70 + number, str(number))
+        assert (one["level"], one["logger"]) == ("ERROR", "ERROR")
         assert (one["cwd"], one["argv"], one["leader"], one["stdin"]) == (str(tmp_path), [], True, "")
     assert seen[0]["random"] != seen[1]["random"]
 

@@ -44,13 +44,14 @@ def live(talk: socket.socket, warm: bool) -> NoReturn:
             orders: Orders = _receive(talk)
         except OSError:
             os._exit(0)
+    before = dict(os.environ)
     _become(orders)
     if orders["command"] is not None:
         command = shlex.split(orders["command"])
         os.execvpe(command[0], command, os.environ)  # noqa: S606 - the deployment's command, as any worker would run it
     if not warm and orders["hooks"] is None:
         os.execv(sys.executable, [sys.executable, "-m", ENGINE])  # noqa: S606
-    _refresh()
+    _refresh(before)
     if orders["hooks"] is not None:
         asyncio.run(prefect_internals.run_hooks(orders["run"] or "", orders["hooks"]))
         sys.exit(0)
@@ -94,7 +95,7 @@ def _become(orders: Orders) -> None:
     sys.path[:] = [*dict.fromkeys(wanted), *(place for place in sys.path if place not in wanted)]
 
 
-def _refresh() -> None:
+def _refresh(before: dict[str, str]) -> None:
     """Forget what was read from the environment of the zygote."""
     config.cache_clear()
-    prefect_internals.refresh_settings()
+    prefect_internals.refresh_settings(before)
