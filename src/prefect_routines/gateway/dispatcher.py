@@ -21,6 +21,7 @@ from prefect_routines.errors import RoutinesError
 from prefect_routines.events import new_session_id
 from prefect_routines.gateway.decisions import OUTSIDE, Origin, decide
 from prefect_routines.gateway.origin import origin_of
+from prefect_routines.gateway.pace import SLOW, Looks, Reading, step
 from prefect_routines.gateway.prefect_server import PrefectRefused, PrefectServer
 from prefect_routines.gateway.targets import Target, direct, event_of, gate
 from prefect_routines.store import Delivery, Dispatch, Store
@@ -29,14 +30,9 @@ FIRE = "routines.fire"
 """Event of a delivery that names its deployment: no trigger is asked, the run is made at once."""
 
 _HOLD = 30.0  # seconds after which another gateway takes over what a dead one held
-_AGAIN = (2.0, 5.0, 10.0, 20.0)  # seconds between the sendings of one event; afterwards the run is asked for directly
-_BACKLOG = 90.0  # seconds for which an event may wait behind others that Prefect is at work on
 _CAUSE = 10.0  # seconds in which the session that caused an event has its write on record
-_READ_ALL = 15.0  # seconds in which one look at least reads all runs
-_LATE = timedelta(seconds=15)  # a run may come to light so much after one that starts later
 _SKEW = timedelta(minutes=5)  # clocks of two machines may differ that much
-_SLOW, _LOOK_AT_RUNS = 2.0, 15.0
-_FIRST_LOOK = 0.4  # seconds after which a run is looked for: what starts it comes first, and a look costs the server as much as a start
+_LOOK_AT_RUNS = 15.0
 _OVER = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 Identities = Callable[[str], Awaitable[Collection[str]]]
@@ -45,31 +41,6 @@ _log = logging.getLogger(__name__)
 
 async def _no_identities(source: str) -> Collection[str]:
     return ()
-
-
-class Looks:
-    """When to look for runs: soon after an event has gone out, then less and less often."""
-
-    def __init__(self) -> None:
-        self._next, self._apart = 0.0, _FIRST_LOOK
-
-    def expect(self) -> None:
-        """Something has gone out. What is to come soon anyway comes no later for that, however much more goes out."""
-        now, self._apart = time.monotonic(), _FIRST_LOOK
-        if not now <= self._next <= now + _FIRST_LOOK:
-            self._next = now + _FIRST_LOOK
-
-    def due(self) -> bool:
-        """Whether to look now; if so the next time is later."""
-        if time.monotonic() < self._next:
-            return False
-        self._next = time.monotonic() + self._apart
-        self._apart = min(self._apart * 2, _SLOW)
-        return True
-
-    def left(self) -> float:
-        """Seconds until it is time to look."""
-        return max(self._next - time.monotonic(), 0.05)
 
 
 class Dispatcher:
@@ -95,8 +66,7 @@ class Dispatcher:
         self._looked_at = self._looked_at_runs = self._forgot_at = -3600.0
         self._complained = ""
         self._looks = Looks()
-        self._newest: datetime | None = None  # start, by Prefect's clock, of the newest run seen
-        self._read_all_at = -_READ_ALL
+        self._reading = Reading()
 
     async def __aenter__(self) -> Self:
         self._prefect = PrefectServer()
@@ -123,11 +93,11 @@ class Dispatcher:
                 self._complained = ""
             except RoutinesError as error:  # Prefect or the store is away: they come back
                 self._complain(str(error))
-                await asyncio.sleep(_SLOW)  # what arrives meanwhile changes nothing, and a round for each would hold up the inbox
+                await asyncio.sleep(SLOW)  # what arrives meanwhile changes nothing, and a round for each would hold up the inbox
                 continue
             except Exception:
                 _log.exception("The dispatcher met something unexpected and goes on")
-                pause = _SLOW
+                pause = SLOW
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), pause)
 
@@ -149,7 +119,7 @@ class Dispatcher:
         look = bool(sent) and self._looks.due()
         await self._settle([delivery for delivery in sent if look or delivery.event == FIRE])
         queued = await self._housekeeping()
-        return self._looks.left() if sent or fresh else _SLOW if queued or deliveries else 5.0
+        return self._looks.left() if sent or fresh else SLOW if queued or deliveries else 5.0
 
     # deciding
 
@@ -208,7 +178,8 @@ class Dispatcher:
         if missing:
             since = min(delivery.received_at for delivery in deliveries) - _SKEW
             found = len(missing)
-            missing = await self._read_back(missing, self._unread(missing, since))
+            sent_here = all(one.delivery_id in self._sent_at for one in missing)
+            missing = await self._read_back(missing, self._reading.since(since, all_sent_here=sent_here))
             moving = len(missing) < found
         still = defaultdict[str, list[Dispatch]](list)
         for one in missing:
@@ -223,23 +194,12 @@ class Dispatcher:
             if still[delivery.id]:
                 await self._again(delivery, still[delivery.id], moving=moving)
 
-    def _unread(self, missing: Sequence[Dispatch], since: datetime) -> datetime:
-        """From when on runs are to be read: not again those that the last look has seen, or each look of a backlog reads all of them.
-
-        The run of an event that went out from here is none of those. Every few seconds all are read nevertheless.
-        """
-        now = time.monotonic()
-        if self._newest is not None and now - self._read_all_at < _READ_ALL and all(one.delivery_id in self._sent_at for one in missing):
-            return max(since, self._newest - _LATE)
-        self._read_all_at = now
-        return since
-
     async def _read_back(self, missing: Sequence[Dispatch], since: datetime) -> list[Dispatch]:
         """Ask Prefect which runs there are; the dispatches that have none yet."""
         runs = await self._prefect.runs({one.deployment_id for one in missing}, since)
         found: dict[tuple[str, str], str] = {}
         if runs:  # the newest come first
-            self._newest = datetime.fromisoformat(runs[0]["expected_start_time"])
+            self._reading.saw(datetime.fromisoformat(runs[0]["expected_start_time"]))
         for run in reversed(runs):
             for delivery_id in (run.get("labels", {}).get("routines.delivery"), *_texts(run["parameters"])):
                 found.setdefault((run["deployment_id"], str(delivery_id)), run["id"])
@@ -249,24 +209,17 @@ class Dispatcher:
         return [one for one in missing if (one.deployment_id, one.delivery_id) not in found]
 
     async def _again(self, delivery: Delivery, missing: Sequence[Dispatch], *, moving: bool) -> None:
-        """Send an event once more, or ask for the runs, when it is time to.
-
-        Args:
-            moving: Prefect is making runs of the others: it is at work on what it has, and this one's turn is to come. More of the same
-                would hold it up, and a run that is asked for now would soon be one of two.
-        """
-        last = self._sent_at.get(delivery.id)  # None: another gateway, or this one before a restart, sent it
+        """Send an event once more, or ask for the runs, when it is time to."""
+        last = self._sent_at.get(delivery.id)
         waited = time.monotonic() - last if last is not None else None
-        if moving and delivery.event != FIRE and waited is not None and waited < _BACKLOG:
-            return
-        if delivery.event == FIRE or delivery.sent > len(_AGAIN):
-            for one in missing:
-                await self._start(one, delivery)
-            return
-        if waited is None or waited >= _AGAIN[delivery.sent - 1]:
-            await self._prefect.emit([event_of(delivery, [gate(one.deployment_id) for one in missing])])
-            await self._store.update_deliveries([delivery.id], sent=delivery.sent + 1)
-            self._sent_at[delivery.id] = time.monotonic()
+        match step(sent=delivery.sent, waited=waited, moving=moving, fire=delivery.event == FIRE):
+            case "ask":
+                for one in missing:
+                    await self._start(one, delivery)
+            case "send":
+                await self._prefect.emit([event_of(delivery, [gate(one.deployment_id) for one in missing])])
+                await self._store.update_deliveries([delivery.id], sent=delivery.sent + 1)
+                self._sent_at[delivery.id] = time.monotonic()
 
     async def _start(self, dispatch: Dispatch, delivery: Delivery) -> None:
         """Ask for the run itself."""
@@ -294,7 +247,7 @@ class Dispatcher:
     async def _housekeeping(self) -> int:
         """See which runs have ended, let the next in their queues go, forget what is old; how many wait in queues."""
         now = time.monotonic()
-        if now - self._looked_at < _SLOW:
+        if now - self._looked_at < SLOW:
             return 0
         self._looked_at = now
         queued = await self._store.dispatches(statuses=["queued"])
