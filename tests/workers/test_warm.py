@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -106,3 +107,20 @@ async def test_the_warm_process_has_one_thread_and_no_code_of_a_user(warm: Warm,
     monkeypatch.chdir(tmp_path)
     await warm.start()
     assert len(os.listdir(f"/proc/{warm.pid}/task")) == 1
+
+
+_REHEARSED_AND_AFTER = """
+import asyncio, sys, threading
+from prefect_routines.session.claude import rehearse
+asyncio.run(rehearse())
+assert threading.active_count() == 1, threading.enumerate()
+known = set(sys.modules)
+asyncio.run(rehearse())
+print(sorted(set(sys.modules) - known))
+"""
+
+
+def test_the_rehearsal_is_played_to_its_end_and_leaves_no_thread() -> None:
+    """The warm process takes no notice of what goes wrong in it; and a second reply finds all that the first one needed."""
+    done = subprocess.run([sys.executable, "-c", _REHEARSED_AND_AFTER], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
