@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect_github import GitHubCredentials
 
+from prefect_routines.blocks import saving
 from prefect_routines.connectors.github import GitHub
 
 name = sys.argv[1] if len(sys.argv) > 1 else "docs-bot"
@@ -19,15 +20,19 @@ if app:
     missing = [variable for variable in ("GITHUB_INSTALLATION_ID", "GITHUB_PRIVATE_KEY_FILE") if not os.environ.get(variable)]
     if missing:
         sys.exit(f"error: GITHUB_APP_ID is set; set {' and '.join(missing)} too")
-    key = Path(os.environ["GITHUB_PRIVATE_KEY_FILE"]).read_text()
-    login = {"app_id": app, "installation_id": os.environ["GITHUB_INSTALLATION_ID"], "private_key": key}
-    saved = f"github/{name}"
-elif token:
-    GitHubCredentials(token=token).save(name, overwrite=True)
-    login = {"credentials": GitHubCredentials.load(name)}
-    saved = f"github-credentials/{name}"
-else:
+    key = Path(os.environ["GITHUB_PRIVATE_KEY_FILE"])
+    if not key.is_file():
+        sys.exit(f"error: GITHUB_PRIVATE_KEY_FILE names {key}, which is no file")
+elif not token:
     sys.exit("error: set GITHUB_TOKEN to the token that the block is to hold, or GITHUB_APP_ID and what else an App needs")
-GitHub.model_validate({**login, "base_url": where}).save(name, overwrite=True)
+with saving():
+    if app:
+        login = {"app_id": app, "installation_id": os.environ["GITHUB_INSTALLATION_ID"], "private_key": key.read_text()}
+        saved = f"github/{name}"
+    else:
+        GitHubCredentials(token=token).save(name, overwrite=True)
+        login = {"credentials": GitHubCredentials.load(name)}
+        saved = f"github-credentials/{name}"
+    GitHub.model_validate({**login, "base_url": where}).save(name, overwrite=True)
 print(f"saved github/{name}; a routine names it: connectors=['github/{name}']")
 print(f"a repository logs in with it: Repository(url=..., credentials='{saved}')")

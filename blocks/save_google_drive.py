@@ -9,12 +9,20 @@ import os
 import sys
 from pathlib import Path
 
-from prefect_routines.connectors.google_drive import GoogleDrive
+from prefect_routines.blocks import import_type, saving
 
 file = os.environ.get("GOOGLE_KEY_FILE")
 if not file or not Path(file).is_file():
     sys.exit("error: set GOOGLE_KEY_FILE to the file with the key that the block is to hold")
 name = sys.argv[1] if len(sys.argv) > 1 else "handbook"
 folders = [folder for folder in os.environ.get("GOOGLE_DRIVE_FOLDERS", "").split(",") if folder]
-GoogleDrive(service_account_info=json.loads(Path(file).read_text()), folders=folders).save(name, overwrite=True)
+try:
+    key = json.loads(Path(file).read_text())
+except ValueError:
+    sys.exit(f"error: {file} is not JSON; the key of a service account is downloaded as JSON")
+with saving():
+    import_type("google-drive")
+    from prefect_routines.connectors.google_drive import GoogleDrive
+
+    GoogleDrive(service_account_info=key, folders=folders).save(name, overwrite=True)
 print(f"saved google-drive/{name}; a routine names it: connectors=['google-drive/{name}']")

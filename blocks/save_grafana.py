@@ -7,11 +7,13 @@ needs the permission annotations:create as well.
 import os
 import sys
 
+from prefect_routines.blocks import saving
 from prefect_routines.connectors.grafana import Grafana
 
 url, token = os.environ.get("GRAFANA_URL"), os.environ.get("GRAFANA_TOKEN")
 if not url or not token:
     sys.exit("error: set GRAFANA_URL to the server's address and GRAFANA_TOKEN to the token that the block is to hold")
 name = sys.argv[1] if len(sys.argv) > 1 else "production"
-Grafana(url=url, token=token).save(name, overwrite=True)
+with saving():
+    Grafana(url=url, token=token).save(name, overwrite=True)
 print(f"saved grafana/{name}; a routine names it: connectors=['grafana/{name}']")

@@ -13,8 +13,7 @@ import os
 import shlex
 import sys
 
-from pydantic import ValidationError
-
+from prefect_routines.blocks import saving
 from prefect_routines.connectors.mcp import MCP
 
 name = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MCP_NAME")
@@ -24,20 +23,19 @@ plain = ("url", "token", "oauth_client_id", "oauth_client_secret", "oauth_token_
 given = {field: os.environ.get(f"MCP_{field.upper()}") for field in plain}
 network = [host.strip() for host in os.environ.get("MCP_NETWORK", "").split(",") if host.strip()]
 try:
-    lists = {"command": shlex.split(os.environ.get("MCP_COMMAND", "")), "network": network}
-    block = MCP.model_validate({field: value for field, value in {**given, **lists}.items() if value})
-except ValidationError as error:
-    # its own text would show what was given, secrets included
-    sys.exit("error: " + "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors(include_input=False)))
+    command = shlex.split(os.environ.get("MCP_COMMAND", ""))
 except ValueError as error:
     sys.exit(f"error: MCP_COMMAND cannot be read as for a shell: {error}")
-try:
-    before = MCP.load(name)
-except ValueError:  # there is none
-    before = None
-if isinstance(before, MCP) and (before.url, before.command, before.setup) == (block.url, block.command, block.setup):
-    block.approved = before.approved
-block.save(name, overwrite=True)
+with saving():
+    fields = {**given, "command": command, "network": network}
+    block = MCP.model_validate({field: value for field, value in fields.items() if value})
+    try:
+        before = MCP.load(name)
+    except ValueError:  # there is none
+        before = None
+    if isinstance(before, MCP) and (before.url, before.command, before.setup) == (block.url, block.command, block.setup):
+        block.approved = before.approved
+    block.save(name, overwrite=True)
 if block.approved:
     print(f"saved mcp/{name}; {len(block.approved)} of its tools are approved as before")
 else:

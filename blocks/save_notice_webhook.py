@@ -7,8 +7,7 @@ started, approval, finished (default: all). NOTICE_ARGUMENTS=1 sends the argumen
 import os
 import sys
 
-from pydantic import ValidationError
-
+from prefect_routines.blocks import saving
 from prefect_routines.notices.webhook import NoticeWebhook
 
 wanted = ("NOTICE_URL", "NOTICE_SECRET")
@@ -18,9 +17,6 @@ name = sys.argv[1] if len(sys.argv) > 1 else "ci"
 fields = {"url": os.environ["NOTICE_URL"], "secret": os.environ["NOTICE_SECRET"], "arguments": bool(os.environ.get("NOTICE_ARGUMENTS"))}
 if kinds := [kind.strip() for kind in os.environ.get("NOTICE_KINDS", "").split(",") if kind.strip()]:
     fields["kinds"] = kinds
-try:
-    block = NoticeWebhook.model_validate(fields)
-except ValidationError as error:  # its text would show the secret
-    sys.exit("error: " + "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors(include_input=False, include_url=False)))
-block.save(name, overwrite=True)
+with saving():
+    NoticeWebhook.model_validate(fields).save(name, overwrite=True)
 print(f"saved notice-webhook/{name}; a routine names it: notify=['notice-webhook/{name}']")

@@ -9,20 +9,25 @@ channel that it writes to.
 import os
 import sys
 
-from prefect_slack import SlackCredentials
 from pydantic import SecretStr
 
-from prefect_routines.connectors.slack import Slack
+from prefect_routines.blocks import import_type, saving
 
 token = os.environ.get("SLACK_TOKEN")
 if not token:
     sys.exit("error: set SLACK_TOKEN to the token that the block is to hold")
 name = sys.argv[1] if len(sys.argv) > 1 else "acme"
-login = SlackCredentials(token=token)
 base_url = os.environ.get("SLACK_BASE_URL") or "https://slack.com/api"
 secret = SecretStr(given) if (given := os.environ.get("SLACK_SIGNING_SECRET")) else None
-block = Slack(credentials=login, default_channel=os.environ.get("SLACK_CHANNEL"), base_url=base_url, signing_secret=secret)
-login.save(name, overwrite=True)
-block.save(name, overwrite=True)
+with saving():
+    import_type("slack")
+    from prefect_slack import SlackCredentials
+
+    from prefect_routines.connectors.slack import Slack
+
+    login = SlackCredentials(token=token)
+    block = Slack(credentials=login, default_channel=os.environ.get("SLACK_CHANNEL"), base_url=base_url, signing_secret=secret)
+    login.save(name, overwrite=True)
+    block.save(name, overwrite=True)
 names = f"connectors=['slack/{name}'], notify=['slack/{name}#CHANNEL']"
 print(f"saved slack-credentials/{name} and slack/{name}; a routine names the latter: {names}")

@@ -8,6 +8,7 @@ TWILIO_RECIPIENTS declares who can be written to, separated by commas: +49151123
 import os
 import sys
 
+from prefect_routines.blocks import saving
 from prefect_routines.connectors.twilio import Twilio
 
 wanted = ("TWILIO_ACCOUNT_SID", "TWILIO_RECIPIENTS")
@@ -22,12 +23,13 @@ given = {
     "messaging_service_sid": os.environ.get("TWILIO_MESSAGING_SERVICE_SID"),
     "base_url": os.environ.get("TWILIO_BASE_URL"),
 }
-block = Twilio.model_validate(
-    {
-        "account_sid": os.environ["TWILIO_ACCOUNT_SID"],
-        "recipients": [one.strip() for one in os.environ["TWILIO_RECIPIENTS"].split(",")],
-        **{field: value for field, value in given.items() if value},
-    }
-)
-block.save(name, overwrite=True)
+with saving():
+    block = Twilio.model_validate(
+        {
+            "account_sid": os.environ["TWILIO_ACCOUNT_SID"],
+            "recipients": [one.strip() for one in os.environ["TWILIO_RECIPIENTS"].split(",")],
+            **{field: value for field, value in given.items() if value},
+        }
+    )
+    block.save(name, overwrite=True)
 print(f"saved twilio/{name}; a routine names it: connectors=['twilio/{name}']")

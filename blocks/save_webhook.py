@@ -11,8 +11,7 @@ secret is replaced.
 import os
 import sys
 
-from pydantic import ValidationError
-
+from prefect_routines.blocks import saving
 from prefect_routines.gateway.sources import WebhookSource
 
 secrets = [secret for name in ("WEBHOOK_SECRET", "WEBHOOK_OLD_SECRET") if (secret := os.environ.get(name))]
@@ -25,8 +24,6 @@ fields = {
     "shape": {"preset": os.environ.get("WEBHOOK_PRESET") or None, "kind": os.environ.get("WEBHOOK_KIND", "")},
     "identities": [who.strip() for who in os.environ.get("WEBHOOK_IDENTITIES", "").split(",") if who.strip()],
 }
-try:
+with saving():
     WebhookSource.model_validate(fields).save(name, overwrite=True)
-except ValidationError as error:  # a wrong choice, or a name that Prefect does not take
-    sys.exit("error: " + "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)))
 print(f"saved webhook-source/{name}; the gateway takes its deliveries at /hooks/{name}")

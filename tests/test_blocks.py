@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
+import subprocess
 import sys
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -55,3 +60,70 @@ async def test_a_type_that_nobody_knows_is_refused(prefect_server: str) -> None:
     """After all collections were asked."""
     with pytest.raises(SettingsError, match="no-such-type/x"):
         await load_block("no-such-type/x")
+
+
+GIVEN = {
+    "anthropic": {"ANTHROPIC_API_KEY": "sk-given"},
+    "datadog": {"DD_API_KEY": "sk-given", "DD_APP_KEY": "sk-given"},
+    "email": {"SMTP_SERVER": "127.0.0.1", "EMAIL_SENDER": "bot@acme.com", "EMAIL_RECIPIENTS": "ops@acme.com", "SMTP_PASSWORD": "sk-given"},
+    "github": {"GITHUB_TOKEN": "sk-given"},
+    "google_drive": {"GOOGLE_KEY_FILE": "key.json"},
+    "grafana": {"GRAFANA_URL": "http://127.0.0.1:1", "GRAFANA_TOKEN": "sk-given"},
+    "mcp": {"MCP_NAME": "tickets", "MCP_URL": "http://127.0.0.1:1/mcp", "MCP_TOKEN": "sk-given"},
+    "notice_webhook": {"NOTICE_URL": "http://127.0.0.1:1", "NOTICE_SECRET": "whsec_c2stZ2l2ZW4tc2stZ2l2ZW4tc2stZ2l2ZW4="},
+    "prometheus": {"PROMETHEUS_URL": "http://127.0.0.1:1", "PROMETHEUS_TOKEN": "sk-given"},
+    "slack": {"SLACK_TOKEN": "xoxb-sk-given"},
+    "twilio": {"TWILIO_ACCOUNT_SID": "AC" + "0" * 32, "TWILIO_RECIPIENTS": "+4915112345678", "TWILIO_FROM": "+4915112345679"}
+    | {"TWILIO_AUTH_TOKEN": "sk-given"},
+    "webhook": {"WEBHOOK_SECRET": "sk-given"},
+}
+
+
+def _save(script: str, place: Path, *arguments: str, **given: str) -> str:
+    """What a script of blocks/ says when it fails; all of its output."""
+    key = {"type": "service_account", "client_email": "a@b", "private_key": "sk-given", "token_uri": "http://127.0.0.1:1"}
+    (place / "key.json").write_text(json.dumps(key))
+    path = Path(__file__).parents[1] / "blocks" / f"save_{script}.py"
+    environment = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", **given}
+    done = subprocess.run(
+        [sys.executable, str(path), *arguments], env=environment, cwd=place, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr
+
+
+def test_every_script_for_blocks_is_tried() -> None:
+    """None is forgotten below."""
+    assert {path.stem.removeprefix("save_") for path in (Path(__file__).parents[1] / "blocks").glob("*.py")} == set(GIVEN)
+
+
+@pytest.mark.parametrize("script", GIVEN)
+def test_a_script_that_cannot_save_says_so_in_one_line_without_its_secret(script: str, tmp_path: Path) -> None:
+    """Where Prefect is away; no traceback."""
+    said = _save(script, tmp_path, **GIVEN[script])
+    assert re.fullmatch(r"error: Prefect cannot be reached at http://127\.0\.0\.1:9/api \(.+\): start it with `routines up`, .+\n", said), (
+        said
+    )
+    assert "sk-given" not in said
+
+
+@pytest.mark.parametrize(
+    ("script", "wrong", "said"),
+    [
+        ("notice_webhook", {"NOTICE_SECRET": "whsec_sk-given"}, "error: secret: "),
+        ("mcp", {"MCP_COMMAND": "'"}, "error: MCP_COMMAND cannot be read as for a shell: "),
+        ("google_drive", {"GOOGLE_KEY_FILE": "broken.json"}, "error: broken.json is not JSON"),
+        (
+            "github",
+            {"GITHUB_APP_ID": "1", "GITHUB_INSTALLATION_ID": "2", "GITHUB_PRIVATE_KEY_FILE": "none"},
+            "error: GITHUB_PRIVATE_KEY_FILE",
+        ),
+        ("webhook", {"WEBHOOK_SIGNATURE": "none"}, "error: signature: "),
+    ],
+)
+def test_a_script_says_which_setting_is_wrong(script: str, wrong: dict[str, str], said: str, tmp_path: Path) -> None:
+    """In one line, without the secret."""
+    (tmp_path / "broken.json").write_text("sk-given")
+    found = _save(script, tmp_path, **{**GIVEN[script], **wrong})
+    assert found.startswith(said), found
+    assert (found.count("\n"), "sk-given" in found) == (1, False)
