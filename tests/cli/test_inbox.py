@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from gateway.inbox_world import answering, deliver, deploy, issue, runs_of, unique
-from prefect_routines.store import Delivery, Dispatch, DispatchStatus, Store
+from prefect_routines.store import FAILED, Delivery, Dispatch, DispatchStatus, Store
 
 from .terminal import Terminal
 
@@ -70,6 +70,7 @@ async def _fill(store: Store) -> None:
         (_delivery("cc11", 5, status="received"), [_dispatch("cc11", "waiting")]),
         (_delivery("cc22", 6, status="ping", event=""), []),
         (_delivery("dd11", 7), [_dispatch("dd11", "queued", f"waits for session {SES}")]),
+        (_delivery("ee11", 9), [_dispatch("ee11", "ended", session="ses-broken")]),
         (_delivery("dd22", 8, **nasty), [_dispatch("dd22", "own", NASTY, f"{NASTY}/main")]),
     ]
     for delivery, dispatches in rows:
@@ -79,6 +80,8 @@ async def _fill(store: Store) -> None:
         await store.record_delivery(_delivery("again", 0, delivery_id="guid-bb22"))
     record = await store.create_session(session_id=SES, routine="docs", flow_run_id="run-1")
     await store.update_session(await store.acquire(record.id), status="ended", verdict="done")
+    broken = await store.create_session(session_id="ses-broken", routine="docs", flow_run_id="run-2")
+    await store.update_session(await store.acquire(broken.id), status="idle", data={FAILED: "the repository is not there"})
 
 
 @pytest.fixture
@@ -102,6 +105,7 @@ def test_each_delivery_is_accounted_for(filled: Terminal) -> None:
         "unmatched no routine's trigger fits",
         "ping the webhook works",
         f"ended docs/main {SES} done",
+        "ended docs/main ses-broken failed",
         "filtered critic/main issue.title is 'x'",
         "waiting docs/main for its run, since 5 min ago",
         f"queued docs/main waits for session {SES}",
@@ -119,7 +123,7 @@ def test_some_of_them(filled: Terminal) -> None:
         ("--status", "duplicate"): ["bb22"],
         ("--deployment", "critic"): ["bb22"],
         ("--limit", "2"): ["aa11", "aa22"],
-        ("--problems",): ["aa11", "aa22", "cc11"],
+        ("--problems",): ["aa11", "aa22", "cc11", "ee11"],
         ("--source", "nobody"): [],
     }
     for options, wanted in chosen.items():
@@ -268,7 +272,7 @@ class TestReplay:
             refused = online.run("inbox", "replay", *arguments, ROUTINES_GATEWAY_URL=NOWHERE)
             assert refused.status == 2, arguments
             assert told in refused.err.splitlines()[-1]
-        assert len(json.loads(online.run("inbox", "--json").out)) == 8
+        assert len(json.loads(online.run("inbox", "--json").out)) == 9
 
 
 class TestTest:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from prefect_routines.cli.routine_lines import address_lines
+from prefect_routines.deploying.deployed import Deployed
 from prefect_routines.store import Store
 
 from .conftest import FLOWS
@@ -190,3 +192,11 @@ def test_a_time_that_cannot_be_meant_is_refused(work: Work, arguments: tuple[str
     assert (done.status, len(done.err.splitlines())) == (2, 1)
     assert said in done.err
     assert work.runs() == []
+
+
+def test_a_trigger_for_several_sources_has_no_single_address() -> None:
+    """A `*` in an address would be no address; what stands in its place is said."""
+    trigger = {"type": "event", "expect": ["webhook.ci*", "webhook.alerts.firing"]}
+    deployed = Deployed("docs", {"id": "1", "name": "main"}, [{"trigger": trigger}])
+    lines = [str(line).strip() for line in address_lines(deployed)]
+    assert [line.partition("/hooks/")[2] for line in lines] == ["alerts", "NAME  (NAME begins with ci)"]

@@ -47,6 +47,17 @@ def test_a_name_that_nobody_emits_is_told(name: str, said: str) -> None:
     assert said in found[0]
 
 
+def test_a_wildcard_that_looks_as_if_it_took_in_a_source_is_told() -> None:
+    """Prefect's own matching wants a character in its place, so the source without a kind is left out."""
+    found = name_problem("webhook.alerts*", ["alerts"])
+    assert found == (
+        "'webhook.alerts*' does not take webhook.alerts itself: '*' is one character at least; to take both, write both",
+        "warning",
+    )
+    assert name_problem("webhook.al*", ["alerts"]) is None
+    assert name_problem("webhook.*", ["alerts"]) is None
+
+
 @pytest.mark.parametrize("name", ["webhook.alerts.received", "webhook.alerts.*"])
 def test_a_source_that_names_no_kind_has_one_event_only(name: str) -> None:
     """Its deliveries all become `webhook.NAME`: a longer name would wait for ever."""

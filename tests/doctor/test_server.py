@@ -25,9 +25,15 @@ from prefect_routines.doctor.server import (
     look_at_services,
     look_at_source,
     skew,
+    waited_for,
 )
 from prefect_routines.gateway.sources import WebhookSource
 from waiting import until_async
+
+
+def test_a_source_by_the_beginning_of_its_name_is_looked_for_among_those_there() -> None:
+    """`webhook.al*` is no name of a block; only if nothing begins so there is something to say."""
+    assert waited_for(["ci", "al*", "x*"], ["alerts", "other"]) == (["alerts", "ci", "other"], ["x*"])
 
 
 @pytest.fixture

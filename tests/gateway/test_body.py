@@ -161,6 +161,12 @@ def test_github_may_send_a_form() -> None:
     assert refused(b"payload=%5B", FORM, form_field="payload")[0] == 400
 
 
+def test_where_only_json_is_taken_a_form_is_another_type() -> None:
+    """curl calls every body a form if it is told nothing."""
+    status, said = refused(b'{"text": "x"}', FORM, text=False)
+    assert (status, "application/json" in said) == (415, True)
+
+
 def test_other_senders_forms_become_fields() -> None:
     """A field that comes twice becomes a list."""
     body = parse(b"a=1&b=x+y&a=2&c=", FORM)

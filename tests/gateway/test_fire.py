@@ -112,7 +112,7 @@ def test_bodies_that_are_wrong_are_refused(
 
 def test_the_content_type_must_be_json(gateway: Gateway, deployment: Routine, token: str) -> None:
     """If there is a body."""
-    assert gateway.fire(deployment[0], token, b"text=x", **{"Content-Type": "application/x-www-form-urlencoded"}).status in (400, 415)
+    assert gateway.fire(deployment[0], token, b"text=x", **{"Content-Type": "application/x-www-form-urlencoded"}).status == 415
     assert gateway.fire(deployment[0], token, b"text", **{"Content-Type": "text/plain"}).status == 415
     assert gateway.fire(deployment[0], token, b"", **{"Content-Type": "text/plain"}).status == 200
 

@@ -63,6 +63,7 @@ async def _nobody(source: str) -> list[str]:
             "github.label 'docs' or 'doc'; there: github.label.bug",
         ),
         (OPENED | {"match_related": {"github.label": "docs"}}, "match_related", "github.label 'docs'; there: github.user.ann"),
+        (OPENED | {"expect": ["github.issues.opened*"]}, "event", "github.issues.opened, and github.issues.opened* needs a character more"),
         (OPENED | {"threshold": 2, "within": 60}, "counted", "Prefect counts"),
     ],
 )

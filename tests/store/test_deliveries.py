@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from prefect_routines.errors import SettingsError
-from prefect_routines.store import Delivery, Dispatch, DispatchStatus, Store
+from prefect_routines.store import FAILED, Delivery, Dispatch, DispatchStatus, SessionChanges, Store
 
 DELIVERY = Delivery(
     id="d1",
@@ -109,7 +109,7 @@ class TestTheList:
         assert [(one.id, one.repeats) for one in await store.deliveries(repeated=True)] == [("twice", 2)]
 
     async def test_those_with_a_problem(self, store: Store) -> None:
-        """Refused, waiting for more than a minute, too deep in a chain, or their session failed; what is filtered or fresh is none."""
+        """Refused, waiting for more than a minute, too deep in a chain, or their session failed, with a verdict or by an error."""
         bad: list[tuple[Delivery, Dispatch | None]] = [
             (_delivery("a", status="refused"), None),
             (_delivery("b", minutes=3, status="received"), None),
@@ -117,6 +117,8 @@ class TestTheList:
             (_delivery("d"), _dispatch("d", "too-deep")),
             (_delivery("e"), _dispatch("e", "refused")),
             (_delivery("f"), _dispatch("f", "ended")),
+            (_delivery("l"), _dispatch("l", "ended")),
+            (_delivery("m"), _dispatch("m", "ended")),
         ]
         good: list[tuple[Delivery, Dispatch | None]] = [
             (_delivery("g", status="received"), None),
@@ -124,13 +126,21 @@ class TestTheList:
             (_delivery("i"), _dispatch("i", "filtered", minutes=3)),
             (_delivery("j"), _dispatch("j", "ended")),
             (_delivery("k"), _dispatch("k", "messaged", session_id="ses-f")),
+            (_delivery("n"), _dispatch("n", "ended")),
         ]
+        sessions: dict[str, SessionChanges] = {
+            "ses-f": {"verdict": "failed"},
+            "ses-j": {"verdict": "done"},
+            "ses-l": {"verdict": "needs_attention"},
+            "ses-m": {"status": "idle", "data": {FAILED: "the repository is not there"}},
+            "ses-n": {"status": "idle", "data": {FAILED: None, "said": '"failed":"x"'}},
+        }
         for delivery, dispatch in [*bad, *good]:
             await store.record_delivery(delivery, dispatch)
-        for name, verdict in (("ses-f", "failed"), ("ses-j", "done")):
+        for name, changes in sessions.items():
             made = await store.create_session(session_id=name, routine="r", flow_run_id=name)
-            await store.update_session(await store.acquire(made.id), verdict=verdict)
-        assert {one.id for one in await store.deliveries(problems=True)} == set("abcdef")
+            await store.update_session(await store.acquire(made.id), **changes)
+        assert {one.id for one in await store.deliveries(problems=True)} == set("abcdeflm")
 
 
 async def test_a_delivery_is_found_by_the_beginning_of_its_id(store: Store) -> None:

@@ -160,7 +160,7 @@ def _prefect() -> Any:
 
     if get_current_settings().api.url is None:
         raise SettingsError(
-            "PREFECT_API_URL is not set: each command would start a server; run `prefect server start` or `routines up`, then set it"
+            "PREFECT_API_URL is not set: each command would start a server; run `routines up`, which prints the line that sets it"
         )
     return get_client()
 
@@ -283,7 +283,7 @@ def _of_routines(subjects: Sequence[_Subject]) -> Iterator[Check]:
 async def _of_sources(client: PrefectClient, subjects: Sequence[_Subject]) -> Iterator[Check]:
     """The webhook sources that these routines wait for; without routines, all that there are."""
     from prefect_routines.doctor.check import Check
-    from prefect_routines.doctor.server import look_at_source, sources
+    from prefect_routines.doctor.server import look_at_source, no_source, sources, waited_for
     from prefect_routines.store import Store
 
     try:
@@ -292,11 +292,13 @@ async def _of_sources(client: PrefectClient, subjects: Sequence[_Subject]) -> It
     except (RoutinesError, TimeoutError):  # has a line of its own
         received = {}
     wanted = {name for subject in subjects if subject.deployed for name in subject.deployed.webhooks}
-    names = sorted(wanted | set(await sources(client)))
+    names, lacking = waited_for(wanted, await sources(client))
     remedy = "make the block webhook-source/NAME; see blocks/"
-    return (
-        Check(f"webhook {name}", lambda name=name: look_at_source(client, name, received), remedy)  # type: ignore[misc]
-        for name in names
+    return iter(
+        [
+            *(Check(f"webhook {name}", lambda name=name: look_at_source(client, name, received), remedy) for name in names),  # type: ignore[misc]
+            *(Check(f"webhook {name}", lambda name=name: no_source(name), remedy) for name in lacking),  # type: ignore[misc]
+        ]
     )
 
 

@@ -49,7 +49,10 @@ def inbox(
         str | None, typer.Option("--deployment", "-d", help="Only what concerned routines with this in their name.")
     ] = None,
     problems: Annotated[
-        bool, typer.Option("--problems", help="Only the refused, what waits for over a minute, endless chains, failed sessions.")
+        bool,
+        typer.Option(
+            "--problems", help="Only the refused, what waits over a minute, endless chains, sessions failed or needing attention."
+        ),
     ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, the newest first.")] = 20,
     as_json: AsJson = False,

@@ -177,8 +177,8 @@ def lines_of(account: Account, names: int) -> Iterator[RenderableType]:
     for one in account.dispatches:
         status, style = one.status, STYLES.get(one.status, "")
         record = account.sessions.get(one.session_id)
-        if status == "ended" and record is not None and record.verdict:
-            style = VERDICTS.get(record.verdict, style)
+        if status == "ended" and record is not None:
+            style = VERDICTS.get(_came_to(record), style)
         yield row(
             indent,
             (10, text((status, style))),
@@ -208,13 +208,18 @@ def told(one: Dispatch, record: SessionRecord | None, delivery: Delivery) -> Tex
         times = f", the event was sent {delivery.sent}x" if delivery.sent > 1 else ""
         return text(one_line(one.reason, 300) if one.reason else f"for its run, since {when(one.created_at)}{times}")
     if one.status in ("started", "ended"):
-        verdict = record.verdict if record is not None else None
+        verdict = _came_to(record) if record is not None else ""
         none = "its run has begun no session yet" if one.status == "started" else "its run has ended, without a session"
         parts: list[str | tuple[str, str]] = [one.session_id if record is not None else none]
         if verdict:
             parts.append((f"  {verdict}", VERDICTS.get(verdict, "")))
         return text(*parts)
     return text(one_line(one.reason or "", 300))
+
+
+def _came_to(record: SessionRecord) -> str:
+    """The verdict; without one what became of the session, if it is over."""
+    return record.verdict or (record.shown if record.shown in ("failed", "cancelled", "stopped", "not run") else "")
 
 
 # one delivery
@@ -321,7 +326,8 @@ def _body(one: Delivery, full: bool) -> Iterator[RenderableType]:
     for line in shown:
         yield text(f"  {line}")
     if shown != lines:
-        yield text((f"  [... {max(len(lines) - LINES, 0)} more lines; --full shows all, --body prints it as it came ...]", "dim"))
+        more = f"{len(lines) - LINES} more lines" if len(lines) > LINES else "lines were cut"
+        yield text((f"  [... {more}; --full shows all, --body prints it as it came ...]", "dim"))
 
 
 def _laid_out(one: Delivery) -> str:

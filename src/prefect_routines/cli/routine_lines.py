@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prefect_routines.cli.terminal import text
+from prefect_routines.visible import one_line
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -23,7 +24,9 @@ def address_lines(deployed: Deployed, *, fire: bool = False) -> Iterator[Text]:
 
     gateway = config().gateway_url.rstrip("/")
     for source in sorted(deployed.webhooks):
-        yield text(("    webhook  ", "dim"), f"{gateway}/hooks/{source}")
+        beginning = source.removesuffix("*")
+        several = (f"  (NAME begins with {one_line(beginning)})" if beginning else "  (any NAME)") if source.endswith("*") else ""
+        yield text(("    webhook  ", "dim"), f"{gateway}/hooks/{'NAME' if several else source}", (several, "dim"))
     if fire:
         yield text(("    fire     ", "dim"), f"{gateway}/v1/claude_code/routines/{deployed.id}/fire", ("  (routines token)", "dim"))
 

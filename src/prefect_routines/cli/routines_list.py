@@ -42,7 +42,10 @@ def list_routines(
     elif rows:
         _table(list(zip(deployed, rows, strict=True)))
     else:
-        console().print(text("No routines are at work yet; `routines deploy --all` deploys those in deployments/."))
+        from prefect.settings import get_current_settings
+
+        unset = "" if get_current_settings().api.url else " PREFECT_API_URL is not set here: `routines up` prints the line that sets it."
+        console().print(text(f"No routines are at work yet; `routines deploy --all` deploys those in deployments/.{unset}"))
 
 
 def sessions_by_deployment() -> dict[str, list[SessionRecord]]:

@@ -152,6 +152,6 @@ def _print(token: Token) -> None:
             f"  {token.prefix}…  {token.reach}{named}  ",
             (f"{token.scopes.replace(' ', ', ')}  ", "cyan") if token.scopes != "fire" else "",
             state,
-            ("  UTC" if token.last_used_at and not token.revoked_at else "", "dim"),
+            (" UTC" if token.last_used_at and not token.revoked_at else "", "dim"),
         )
     )

@@ -72,6 +72,8 @@ def _webhook(shown: str, rest: str, sources: Collection[str], kindless: Collecti
             f"{shown} never comes: webhook-source/{named} does not say where its kind stands; write webhook.{named}, or fill it in",
             "error",
         )
+    if source.endswith("*") and source[:-1] in sources and not dot:
+        return f"{shown} does not take webhook.{named[:-1]} itself: '*' is one character at least; to take both, write both", "warning"
     if source.endswith("*") or source in sources:
         return None
     make = f"make it with: WEBHOOK_SECRET=... python blocks/save_webhook.py {named}"

@@ -269,6 +269,27 @@ async def sources(client: PrefectClient) -> list[str]:
     return sorted(one["name"] for one in documents if one.get("name"))
 
 
+def waited_for(wanted: Iterable[str], there: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The sources to look at, and the beginnings of names (`alerts*`) for which there is none.
+
+    Args:
+        wanted: What routines wait for; `*` at the end stands for any rest of a name.
+        there: The sources that have a block.
+
+    Example:
+        >>> waited_for(["ci", "al*", "x*"], ["alerts"])
+        (['alerts', 'ci'], ['x*'])
+    """
+    wanted, there = set(wanted), set(there)
+    lacking = sorted(name for name in wanted if name.endswith("*") and not any(one.startswith(name[:-1]) for one in there))
+    return sorted(there | {name for name in wanted if not name.endswith("*")}), lacking
+
+
+async def no_source(beginning: str) -> Finding:
+    """What a routine waits for that takes any source with such a name (`alerts*`), where there is none."""
+    return warn("a routine waits for sources with such a name, and there is none", f"make the block webhook-source/{beginning[:-1]}NAME")
+
+
 async def look_at_source(client: PrefectClient, name: str, received: Mapping[str, datetime]) -> Finding:
     """Whether a webhook source has its secrets, and when it was last heard of.
 

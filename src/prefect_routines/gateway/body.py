@@ -146,7 +146,8 @@ def loads(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise BodyError(400, f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        said = error.msg.removesuffix(" at")
+        raise BodyError(400, f"the body is not JSON: {said} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:  # Python gives up before MOST_DEPTH only if its own stack was nearly full
         raise BodyError(400, "the body is nested too deeply") from None
 
@@ -236,6 +237,8 @@ def _form(text: str, field: str | None, free: bool) -> Body:
             raise BodyError(400, f"the form has the field {field} more than once")
         inner = dict(pairs)[field]
         return Body(inner, loads(inner), True)
+    if not free and field is None:  # what curl says of any body when it is told nothing
+        raise BodyError(415, "the content type must be application/json, not that of a form")
     if not free:
         raise BodyError(400, f"the form has no field {field}")
     fields: dict[str, Any] = {}

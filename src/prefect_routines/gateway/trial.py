@@ -157,6 +157,8 @@ def _misfit(target: Target, delivery: Delivery) -> tuple[Part, str]:
     event = event_of(delivery, [gate(target.deployment_id)])
     if not trigger.expects(event.event):
         return "event", f"it is {one_line(event.event)}, not {' or '.join(sorted(trigger.expect))}"
+    if not trigger.event_pattern.match(event.event):  # here Prefect wants something in the place of `*`
+        return "event", f"it is {one_line(event.event)}, and {' or '.join(sorted(trigger.expect))} needs a character more, at least"
     match: Any = trigger.match
     if not match.includes([event.resource]):
         return "match", _unlike(match, event.resource)

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack, get_args
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Row, Text, delete, func, insert, literal, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,7 +15,7 @@ from prefect_routines.errors import SettingsError
 from prefect_routines.store import tables
 from prefect_routines.store.database import Database
 from prefect_routines.store.leases import now
-from prefect_routines.store.records import Delivery, DeliveryChanges, DeliveryStatus, Dispatch, DispatchStatus
+from prefect_routines.store.records import FAILED, Delivery, DeliveryChanges, DeliveryStatus, Dispatch, DispatchStatus
 
 OVERDUE = timedelta(minutes=1)
 """What has waited longer than this is a problem."""
@@ -219,7 +219,10 @@ def _became(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 
 def _is_problem(overdue: datetime) -> ColumnElement[bool]:
     one = tables.dispatches.c
-    failed = select(tables.sessions.c.id).where(tables.sessions.c.verdict == "failed")
+    session = tables.sessions.c
+    # the text of the column: a key with a text behind it; within a text its quotes would have backslashes before them
+    error = (session.status == "idle") & type_coerce(session.data, Text).contains(f'"{FAILED}":"', autoescape=True)
+    failed = select(session.id).where(or_(session.verdict.in_(("failed", "needs_attention")), error))
     return or_(
         _table.c.status == "refused",
         (_table.c.status == "received") & (_table.c.received_at < overdue),
