@@ -17,6 +17,8 @@ from prefect.blocks.system import Secret
 from prefect_routines.blocks import load_block
 from prefect_routines.connectors.prometheus import Prometheus
 from prefect_routines.errors import SettingsError
+from prefect_routines.gateway.signatures import Scheme
+from prefect_routines.gateway.sources import WebhookSource
 
 
 async def test_a_block_is_loaded_by_type_and_name(prefect_server: str) -> None:
@@ -119,6 +121,7 @@ def test_a_script_that_cannot_save_says_so_in_one_line_without_its_secret(script
             "error: GITHUB_PRIVATE_KEY_FILE",
         ),
         ("webhook", {"WEBHOOK_SIGNATURE": "none"}, "error: signature: "),
+        ("webhook", {"WEBHOOK_SIGNATURE": "hmac"}, "error: WEBHOOK_SIGNATURE is hmac: set WEBHOOK_HEADER"),
     ],
 )
 def test_a_script_says_which_setting_is_wrong(script: str, wrong: dict[str, str], said: str, tmp_path: Path) -> None:
@@ -127,3 +130,15 @@ def test_a_script_says_which_setting_is_wrong(script: str, wrong: dict[str, str]
     found = _save(script, tmp_path, **{**GIVEN[script], **wrong})
     assert found.startswith(said), found
     assert (found.count("\n"), "sk-given" in found) == (1, False)
+
+
+def test_the_script_for_webhooks_makes_a_source_that_signs_with_a_header_of_its_own(prefect_server: str) -> None:
+    """Such as a forge's that is none of the known ones."""
+    script = str(Path(__file__).parents[1] / "blocks" / "save_webhook.py")
+    given = {"WEBHOOK_SECRET": "sk-given", "WEBHOOK_SIGNATURE": "hmac", "WEBHOOK_HEADER": "X-Forge-Signature", "WEBHOOK_PREFIX": "sha256="}
+    name = f"forge-{uuid4().hex[:8]}"
+    subprocess.run([sys.executable, script, name], env={**os.environ, **given}, check=True, capture_output=True, timeout=120)
+    source = WebhookSource.load(name)
+    assert isinstance(source, WebhookSource)
+    assert source.how() == Scheme(kind="hmac", header="X-Forge-Signature", prefix="sha256=")
+    assert source.known_secrets() == ["sk-given"]
