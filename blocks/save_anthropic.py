@@ -4,7 +4,7 @@ import os
 import sys
 
 from prefect_routines import AnthropicCredentials
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 
 key = os.environ.get("ANTHROPIC_API_KEY")
 if not key:

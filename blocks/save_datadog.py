@@ -6,7 +6,7 @@ The application key wants the scopes logs_read_data, timeseries_query, monitors_
 import os
 import sys
 
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 from prefect_routines.connectors.datadog import Datadog
 
 api_key, app_key = os.environ.get("DD_API_KEY"), os.environ.get("DD_APP_KEY")

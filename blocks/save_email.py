@@ -7,7 +7,8 @@ where that is not the usual one. EMAIL_RECIPIENTS declares who can be written to
 import os
 import sys
 
-from prefect_routines.blocks import import_type, saving
+from prefect_routines.blocks import import_type
+from prefect_routines.cli.server import saving
 
 wanted = ("SMTP_SERVER", "EMAIL_SENDER", "EMAIL_RECIPIENTS")
 if missing := [name for name in wanted if not os.environ.get(name)]:

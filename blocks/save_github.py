@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prefect_github import GitHubCredentials
 
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 from prefect_routines.connectors.github import GitHub
 
 name = sys.argv[1] if len(sys.argv) > 1 else "docs-bot"

@@ -9,7 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from prefect_routines.blocks import import_type, saving
+from prefect_routines.blocks import import_type
+from prefect_routines.cli.server import saving
 
 file = os.environ.get("GOOGLE_KEY_FILE")
 if not file or not Path(file).is_file():

@@ -7,7 +7,7 @@ needs the permission annotations:create as well.
 import os
 import sys
 
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 from prefect_routines.connectors.grafana import Grafana
 
 url, token = os.environ.get("GRAFANA_URL"), os.environ.get("GRAFANA_TOKEN")

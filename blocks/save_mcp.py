@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 from prefect_routines.connectors.mcp import MCP
 
 name = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("MCP_NAME")

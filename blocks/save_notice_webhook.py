@@ -7,7 +7,7 @@ started, approval, finished (default: all). NOTICE_ARGUMENTS=1 sends the argumen
 import os
 import sys
 
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 from prefect_routines.notices.webhook import NoticeWebhook
 
 wanted = ("NOTICE_URL", "NOTICE_SECRET")

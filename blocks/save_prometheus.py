@@ -6,7 +6,7 @@ PROMETHEUS_TOKEN is for a proxy before it that asks for a bearer token.
 import os
 import sys
 
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 from prefect_routines.connectors.prometheus import Prometheus
 
 url = os.environ.get("PROMETHEUS_URL")

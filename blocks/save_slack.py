@@ -11,7 +11,8 @@ import sys
 
 from pydantic import SecretStr
 
-from prefect_routines.blocks import import_type, saving
+from prefect_routines.blocks import import_type
+from prefect_routines.cli.server import saving
 
 token = os.environ.get("SLACK_TOKEN")
 if not token:

@@ -8,7 +8,7 @@ TWILIO_RECIPIENTS declares who can be written to, separated by commas: +49151123
 import os
 import sys
 
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 from prefect_routines.connectors.twilio import Twilio
 
 wanted = ("TWILIO_ACCOUNT_SID", "TWILIO_RECIPIENTS")

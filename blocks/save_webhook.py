@@ -13,7 +13,7 @@ secret is replaced.
 import os
 import sys
 
-from prefect_routines.blocks import saving
+from prefect_routines.cli.server import saving
 from prefect_routines.gateway.sources import WebhookSource
 
 secrets = [secret for name in ("WEBHOOK_SECRET", "WEBHOOK_OLD_SECRET") if (secret := os.environ.get(name))]

@@ -103,7 +103,7 @@ def test_every_script_for_blocks_is_tried() -> None:
 def test_a_script_that_cannot_save_says_so_in_one_line_without_its_secret(script: str, tmp_path: Path) -> None:
     """Where Prefect is away; no traceback."""
     said = _save(script, tmp_path, **GIVEN[script])
-    assert re.fullmatch(r"error: Prefect cannot be reached at http://127\.0\.0\.1:9/api \(.+\): start it with `routines up`, .+\n", said), (
+    assert re.fullmatch(r"error: Prefect cannot be reached at http://127\.0\.0\.1:9/api \(.+\): run `prefect server start`, .+\n", said), (
         said
     )
     assert "sk-given" not in said

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from prefect_routines.errors import RoutinesError, SettingsError
+from prefect_routines.errors import SettingsError
 
 if TYPE_CHECKING:
     from prefect.blocks.core import Block
@@ -90,39 +87,3 @@ def import_type(slug: str) -> None:
             f"blocks of type {slug} need the package {package.replace('_', '-')}, which is not installed here: "
             f"pip install 'prefect-routines[{_EXTRAS[package]}]'"
         ) from error
-
-
-@contextmanager
-def saving() -> Iterator[None]:
-    """Around what a script does to save blocks: what goes wrong ends it with one line on standard error, and status 1.
-
-    The line shows nothing of what was given: that may be a secret.
-
-    Example:
-        ```python
-        with saving():
-            Grafana(url=url, token=token).save("production", overwrite=True)
-        ```
-    """
-    import httpx
-    from prefect.exceptions import PrefectHTTPStatusError
-    from prefect.settings import get_current_settings
-    from pydantic import ValidationError
-
-    from prefect_routines.visible import one_line
-
-    try:
-        yield
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        said = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in found]
-        sys.exit("error: " + one_line("; ".join(f"{where}: {what}" if where else what for where, what in said), 1000))
-    except RoutinesError as error:
-        sys.exit(f"error: {error}")
-    except PrefectHTTPStatusError as error:
-        server, said_by = get_current_settings().api.url, one_line(error.response.text, 300)
-        sys.exit(f"error: Prefect at {server} answered {error.response.status_code}: {said_by}; check PREFECT_API_URL and PREFECT_API_KEY")
-    except (httpx.TransportError, httpx.InvalidURL, RuntimeError) as error:
-        server = get_current_settings().api.url or "PREFECT_API_URL, which is not set"
-        cause = one_line(str(error)) or type(error).__name__
-        sys.exit(f"error: Prefect cannot be reached at {server} ({cause}): start it with `routines up`, or correct PREFECT_API_URL")

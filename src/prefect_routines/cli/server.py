@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from prefect import get_client
 from prefect.exceptions import PrefectHTTPStatusError
 
 from prefect_routines.cli.terminal import note
-from prefect_routines.errors import SettingsError
+from prefect_routines.errors import RoutinesError, SettingsError
 from prefect_routines.visible import one_line
 
 
@@ -31,6 +32,31 @@ def prefect_errors() -> Iterator[None]:
         where = f"Prefect cannot be reached at {url}" if url else "Prefect's temporary server did not start"
         cause = one_line(str(error)) or type(error).__name__
         raise SettingsError(f"{where} ({cause}): run `prefect server start`, or correct PREFECT_API_URL") from error
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """Around what a script does to save blocks: what goes wrong ends it with one line on standard error, and status 1.
+
+    The line shows nothing of what was given: that may be a secret.
+
+    Example:
+        ```python
+        with saving():
+            Grafana(url=url, token=token).save("production", overwrite=True)
+        ```
+    """
+    from pydantic import ValidationError
+
+    try:
+        with prefect_errors():
+            yield
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False)
+        said = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in found]
+        sys.exit("error: " + one_line("; ".join(f"{where}: {what}" if where else what for where, what in said), 1000))
+    except RoutinesError as error:
+        sys.exit(f"error: {error}")
 
 
 @contextmanager
