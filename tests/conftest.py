@@ -60,11 +60,34 @@ def _let_others_in(place: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def environment_as_it_was() -> Iterator[None]:
-    """What a test, or a command that it runs in this process, sets in the environment is not for the tests after it."""
+    """What a test, or a command that it runs in this process, sets in the environment is not for the tests after it.
+
+    Nor is the configuration that was read from it: it is read once in a process, and this is one for many tests.
+    """
+    from prefect_routines.config import config  # only now: it imports Prefect, which reads what is set above
+
     before = dict(os.environ)
+    config.cache_clear()
     yield
     os.environ.clear()
     os.environ.update(before)
+    config.cache_clear()
+
+
+@pytest.fixture
+def configure() -> Iterator[Callable[..., None]]:
+    """Sets variables of the environment for this test, and has the configuration read anew."""
+    from prefect_routines.config import config
+
+    with pytest.MonkeyPatch.context() as environment:
+
+        def set_variables(**variables: str) -> None:
+            for name, value in variables.items():
+                environment.setenv(name, value)
+            config.cache_clear()
+
+        yield set_variables
+    config.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from prefect_routines.cli.app import _status
-from prefect_routines.config import config
 from prefect_routines.testing import LocalForge, ScriptedClaude, call, say
 from prefect_routines.testing.api import Scripts
 
@@ -59,13 +58,10 @@ def forge(tmp_path: Path) -> LocalForge:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def home(tmp_path: Path, configure: Callable[..., None]) -> Home:
     """A store and a place for workspaces of their own, for commands that run in this process."""
-    monkeypatch.setenv("ROUTINES_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("ROUTINES_WORKSPACES", str(tmp_path / "workspaces"))
-    config.cache_clear()
-    yield Home(tmp_path / "home")
-    config.cache_clear()
+    configure(ROUTINES_HOME=str(tmp_path / "home"), ROUTINES_WORKSPACES=str(tmp_path / "workspaces"))
+    return Home(tmp_path / "home")
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
-from prefect_routines.config import config
 from prefect_routines.connectors.http import ServiceError
 from prefect_routines.errors import ToolError
 
@@ -27,17 +27,12 @@ async def test_a_pull_request_is_opened(world: World, github: Caller) -> None:
 
 
 async def test_a_pull_request_names_the_page_where_others_can_reach_it(
-    world: World, github: Caller, monkeypatch: pytest.MonkeyPatch
+    world: World, github: Caller, configure: Callable[..., None]
 ) -> None:
     """Behind the text, before the key by which it is found again."""
     world.branch("claude/linked")
-    monkeypatch.setenv("ROUTINES_GATEWAY_URL", "https://routines.example.org")
-    config.cache_clear()
-    try:
-        await github.write("open_pull_request", repository=DOCS, head="claude/linked", base="main", title="A page", body="New.")
-    finally:
-        monkeypatch.undo()
-        config.cache_clear()
+    configure(ROUTINES_GATEWAY_URL="https://routines.example.org")
+    await github.write("open_pull_request", repository=DOCS, head="claude/linked", base="main", title="A page", body="New.")
     body = world.get(f"/repos/{DOCS}/pulls")[0]["body"]
     assert re.match(rf"New\.\n\nSession: https://routines\.example\.org/sessions/\S+\n\n{re.escape(KEY)}", body), body
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,12 +63,12 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def project(tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch, configure: Callable[..., None]) -> Iterator[Project]:
     """A project of its own, which is the current directory: entrypoints count from there."""
     assert prefect_server
     name = f"look-{uuid.uuid4().hex[:8]}"
     (tmp_path / "flows").mkdir()
     (tmp_path / "flows" / "work.py").write_text(FLOW.format(name=name))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ROUTINES_HOME", str(tmp_path / "home"))
+    configure(ROUTINES_HOME=str(tmp_path / "home"))
     return Project(tmp_path, name)

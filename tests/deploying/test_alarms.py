@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +12,6 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import PrefectClient
 
-from prefect_routines.config import config
 from prefect_routines.deploying.alarms import ensure_alarms, late_alarm, reply_alarm, source_alarm
 from prefect_routines.doctor.alarms import PREFIX
 from prefect_routines.errors import SettingsError
@@ -28,12 +27,9 @@ def watched() -> None:
 async def client(prefect_server: str) -> AsyncIterator[PrefectClient]:
     """Prefect; no alarm is left behind."""
     assert prefect_server
-    config.cache_clear()
     async with get_client() as client:
         yield client
-        config.cache_clear()
         await ensure_alarms(client, [])
-    config.cache_clear()
 
 
 @pytest.fixture
@@ -61,7 +57,7 @@ async def test_a_second_call_changes_nothing(client: PrefectClient, deployment: 
 
 
 async def test_what_differs_is_brought_up_to_date_and_a_switch_is_left_alone(
-    client: PrefectClient, deployment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    client: PrefectClient, deployment: dict[str, Any], configure: Callable[..., None]
 ) -> None:
     """The deadline of the deployment's settings and the notification come in; an alarm that somebody switched off stays off."""
     await ensure_alarms(client, [deployment])
@@ -70,8 +66,7 @@ async def test_what_differs_is_brought_up_to_date_and_a_switch_is_left_alone(
     assert old["trigger"]["within"] == 480
     await client.request("PATCH", "/automations/{id}", path_params={"id": old["id"]}, json={"enabled": False})
     await CustomWebhookNotificationBlock(name="ops", url="http://127.0.0.1:9/").asave("ops", overwrite=True)
-    monkeypatch.setenv("ROUTINES_ALARM_BLOCK", "custom-webhook/ops")
-    config.cache_clear()
+    configure(ROUTINES_ALARM_BLOCK="custom-webhook/ops")
     longer = {**deployment, "parameters": {"settings": {"deadlines": {"first_reply": 600}}}}
     assert len(await ensure_alarms(client, [longer])) == 2
     new = (await _alarms(client))[name]
@@ -128,16 +123,13 @@ async def test_sources_that_may_be_quiet_for_a_while_are_watched(client: Prefect
     ("reference", "said"), [("custom-webhook/nobody", "there is no block 'custom-webhook/nobody'"), ("secret/quiet", "cannot notify")]
 )
 async def test_a_block_that_cannot_tell_anybody_is_refused(
-    client: PrefectClient, monkeypatch: pytest.MonkeyPatch, reference: str, said: str
+    client: PrefectClient, configure: Callable[..., None], reference: str, said: str
 ) -> None:
     """Before anything is made: an alarm that tells nobody would be found out when it is too late."""
     await Secret(value="x").asave("quiet", overwrite=True)
-    monkeypatch.setenv("ROUTINES_ALARM_BLOCK", reference)
-    config.cache_clear()
+    configure(ROUTINES_ALARM_BLOCK=reference)
     with pytest.raises(SettingsError, match=said):
         await ensure_alarms(client, [])
-    monkeypatch.delenv("ROUTINES_ALARM_BLOCK")
-    config.cache_clear()
 
 
 def test_prefect_accepts_no_shorter_wait_than_ten_seconds() -> None:

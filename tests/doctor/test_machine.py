@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from prefect_routines.config import config
 from prefect_routines.doctor.machine import (
     look_at_certificates,
     look_at_disks,
@@ -23,12 +22,10 @@ from prefect_routines.store.holder import Holder
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, configure: Callable[..., None]) -> Path:
     """A home of its own."""
-    monkeypatch.setenv("ROUTINES_HOME", str(tmp_path / "home"))
-    config.cache_clear()
-    yield tmp_path / "home"
-    config.cache_clear()
+    configure(ROUTINES_HOME=str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 async def test_a_store_says_what_and_where_it_is(home: Path) -> None:
@@ -58,11 +55,10 @@ async def test_sqlite_written_from_two_machines_is_red() -> None:
     assert "ROUTINES_DATABASE_URL=postgresql" in found.remedy
 
 
-async def test_a_home_that_cannot_be_made_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_home_that_cannot_be_made_is_red(tmp_path: Path, configure: Callable[..., None]) -> None:
     """With the variable that moves it."""
     (tmp_path / "file").touch()
-    monkeypatch.setenv("ROUTINES_HOME", str(tmp_path / "file" / "home"))
-    config.cache_clear()
+    configure(ROUTINES_HOME=str(tmp_path / "file" / "home"))
     found = await look_at_disks()
     assert (found.status, "Not a directory" in found.saw, "ROUTINES_HOME" in found.remedy) == ("red", True, True)
 

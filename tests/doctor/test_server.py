@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -14,7 +14,6 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.states import Running
 
-from prefect_routines.config import config
 from prefect_routines.doctor.server import (
     look_at_clock,
     look_at_deployment,
@@ -138,13 +137,11 @@ def _idle() -> None:
     """Is deployed here."""
 
 
-async def test_a_gateway_that_is_away_matters_to_who_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gateway_that_is_away_matters_to_who_waits_for_it(configure: Callable[..., None]) -> None:
     """Red if a routine waits for deliveries, else only told."""
-    monkeypatch.setenv("ROUTINES_GATEWAY_URL", "http://127.0.0.1:9")
-    config.cache_clear()
+    configure(ROUTINES_GATEWAY_URL="http://127.0.0.1:9")
     assert (await look_at_gateway(needed=True)).status == "red"
     assert (await look_at_gateway(needed=False)).status == "ok"
-    config.cache_clear()
 
 
 async def test_a_source_tells_when_it_was_last_heard_of(client: PrefectClient) -> None:

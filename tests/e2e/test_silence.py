@@ -20,7 +20,6 @@ from prefect import get_client
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import PrefectClient
 
-from prefect_routines.config import config
 from prefect_routines.deploying import alarms
 from prefect_routines.deploying.alarms import ensure_alarms
 from prefect_routines.doctor.alarms import recent_alarms
@@ -57,16 +56,13 @@ def told() -> Iterator[list[dict[str, str]]]:
 
 
 @pytest.fixture
-async def client(prefect_server: str, told: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PrefectClient]:
+async def client(prefect_server: str, told: list[dict[str, str]], configure: Callable[..., None]) -> AsyncIterator[PrefectClient]:
     """Prefect, with alarms that tell the service above as soon as Prefect can."""
     assert prefect_server
-    monkeypatch.setenv("ROUTINES_ALARM_BLOCK", "custom-webhook/alarms")
-    monkeypatch.setenv("ROUTINES_ALARM_LATE_MINUTES", "0.01")
-    config.cache_clear()
+    configure(ROUTINES_ALARM_BLOCK="custom-webhook/alarms", ROUTINES_ALARM_LATE_MINUTES="0.01")
     async with get_client() as client:
         yield client
         await ensure_alarms(client, [])
-    config.cache_clear()
 
 
 @pytest.fixture

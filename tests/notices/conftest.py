@@ -10,7 +10,6 @@ import pytest
 
 from connectors.conftest import emulator
 from gateway.conftest import start_gateway
-from prefect_routines.config import config
 from prefect_routines.notices.webhook import NoticeWebhook
 from prefect_routines.store import Store
 
@@ -39,12 +38,3 @@ async def hook(prefect_server: str, receiver: Receiver) -> str:
     name = f"test-{uuid4().hex[:8]}"
     await NoticeWebhook(url=receiver.url, secret=SECRET).save(name)
     return f"notice-webhook/{name}"
-
-
-@pytest.fixture
-def operator(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Sets the environment, and has it read again."""
-    config.cache_clear()
-    yield monkeypatch
-    monkeypatch.undo()
-    config.cache_clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from prefect_routines.audience import notice_targets
@@ -15,9 +17,9 @@ from prefect_routines.store import Store
 from .world import waiting
 
 
-async def test_people_are_told_when_they_are_needed_and_webhooks_of_all(store: Store, operator: pytest.MonkeyPatch) -> None:
+async def test_people_are_told_when_they_are_needed_and_webhooks_of_all(store: Store, configure: Callable[..., None]) -> None:
     """Unless a setting says otherwise; the operator's come on top, and none is told twice."""
-    operator.setenv("ROUTINES_NOTIFY", "notice-webhook/all, slack/docs#ops")
+    configure(ROUTINES_NOTIFY="notice-webhook/all, slack/docs#ops")
     record, form = await waiting(store)
     told = ["slack/docs#ops", "email/ops#ada@acme.com finished", "notice-webhook/ci approval"]
     assert await notify(store, record.id, "started", "run-1", told) == 1
@@ -31,18 +33,18 @@ async def test_people_are_told_when_they_are_needed_and_webhooks_of_all(store: S
     }
 
 
-async def test_a_slip_of_the_operator_fails_no_session(store: Store, operator: pytest.MonkeyPatch) -> None:
+async def test_a_slip_of_the_operator_fails_no_session(store: Store, configure: Callable[..., None]) -> None:
     """The gateway says so when it starts."""
-    operator.setenv("ROUTINES_NOTIFY", "slack")
+    configure(ROUTINES_NOTIFY="slack")
     record, form = await waiting(store)
     assert await notify(store, record.id, "approval", form.id, ["slack/docs"]) == 1
     with pytest.raises(SettingsError, match="ROUTINES_NOTIFY: 'slack' names nobody"):
         operators_targets()
 
 
-async def test_the_end_of_a_session_that_is_cancelled_while_it_waits_is_told(store: Store, operator: pytest.MonkeyPatch) -> None:
+async def test_the_end_of_a_session_that_is_cancelled_while_it_waits_is_told(store: Store, configure: Callable[..., None]) -> None:
     """It has no process that could: whoever cancels it does."""
-    operator.setenv("ROUTINES_NOTIFY", "notice-webhook/all")
+    configure(ROUTINES_NOTIFY="notice-webhook/all")
     record, _ = await waiting(store)
     lease = await store.acquire(record.id)
     async with store.keep(lease):

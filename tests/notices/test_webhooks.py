@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -187,10 +188,10 @@ async def test_the_script_saves_a_receiver(prefect_server: str, receiver: Receiv
 
 
 async def test_a_worker_sends_what_others_left(
-    store: Store, hook: str, receiver: Receiver, tmp_path: Path, operator: pytest.MonkeyPatch
+    store: Store, hook: str, receiver: Receiver, tmp_path: Path, configure: Callable[..., None]
 ) -> None:
     """With a store of its own, for as long as it runs."""
-    operator.setenv("ROUTINES_DATABASE_URL", f"sqlite+aiosqlite:///{tmp_path / 'store.db'}")
+    configure(ROUTINES_DATABASE_URL=f"sqlite+aiosqlite:///{tmp_path / 'store.db'}")
     sending = asyncio.create_task(keep_sending())
     record, _ = await waiting(store)
     await notify(store, record.id, "finished", "run-1", [hook])

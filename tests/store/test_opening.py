@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from prefect_routines.config import config
 from prefect_routines.errors import StoreError
 from prefect_routines.store import Store
 from prefect_routines.store.database import database_url
@@ -114,15 +114,10 @@ async def test_inside_prefects_own_database(tmp_path: Path) -> None:
     assert {"flow_run", "alembic_version", "routines_sessions", VERSION_TABLE} <= names
 
 
-async def test_the_default_is_a_private_file_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_default_is_a_private_file_in_the_home(tmp_path: Path, configure: Callable[..., None]) -> None:
     """No setting: SQLite under ROUTINES_HOME in WAL mode, in a directory for this user only."""
-    monkeypatch.setenv("ROUTINES_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("ROUTINES_DATABASE_URL", raising=False)
-    config.cache_clear()
-    try:
-        await (await Store.open()).close()
-    finally:
-        config.cache_clear()
+    configure(ROUTINES_HOME=str(tmp_path / "home"))
+    await (await Store.open()).close()
     file = tmp_path / "home" / "store.db"
     assert file.exists()
     assert file.parent.stat().st_mode & 0o077 == 0
@@ -131,17 +126,13 @@ async def test_the_default_is_a_private_file_in_the_home(tmp_path: Path, monkeyp
     connection.close()
 
 
-async def test_the_setting_wins(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_setting_wins(postgres: PostgresServer, configure: Callable[..., None]) -> None:
     """ROUTINES_DATABASE_URL names the database, with or without the driver's name."""
     plain = await postgres.create_database("by_setting")
     for url in (plain, plain.replace("postgresql://", "postgresql+asyncpg://"), plain + "?sslmode=prefer"):
-        monkeypatch.setenv("ROUTINES_DATABASE_URL", url)
-        config.cache_clear()
-        try:
-            async with await Store.open() as store:
-                assert await store.sessions() == []
-        finally:
-            config.cache_clear()
+        configure(ROUTINES_DATABASE_URL=url)
+        async with await Store.open() as store:
+            assert await store.sessions() == []
 
 
 @pytest.mark.parametrize(

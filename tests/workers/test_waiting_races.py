@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from prefect_routines.config import config
 from prefect_routines.steering.acts import answer, cancel
 from prefect_routines.steering.deadlines import sweep
 from prefect_routines.steering.form import uniform_answer
@@ -33,14 +32,11 @@ def gate(prefect_server: str) -> Iterator[Gate]:
 
 
 @pytest.fixture
-def own_store(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def own_store(place: Place, tmp_path: Path, configure: Callable[..., None]) -> dict[str, str]:
     """A store that the worker, which looks after forms, knows nothing of; the environment of a run that uses it."""
     env = {"ROUTINES_DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'store.db'}"}
-    monkeypatch.setenv("ROUTINES_DATABASE_URL", env["ROUTINES_DATABASE_URL"])
-    config.cache_clear()
-    yield env
-    monkeypatch.undo()
-    config.cache_clear()
+    configure(**env)
+    return env
 
 
 def approve(form: Form) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from git_world import SESSION, World
 
-from prefect_routines.config import config
 from prefect_routines.errors import PushRefused, RepositoryError, SettingsError
 from prefect_routines.workspace.candidate import examine
 from prefect_routines.workspace.clones import Identity, clone_commit_into, clone_into, install_trailer, take_bundle
@@ -97,15 +96,10 @@ async def test_every_way_of_committing_adds_the_trailer_once(clone: World, box: 
         assert (await sh(box, f"git log -1 --format=%B {commit}")).count("Routine-Session:") == 1
 
 
-async def test_a_commit_names_the_page_where_others_can_reach_it(clone: World, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_names_the_page_where_others_can_reach_it(clone: World, box: Sandbox, configure: Callable[..., None]) -> None:
     """Beside the session, once, also when it is amended; the examination takes it."""
-    monkeypatch.setenv("ROUTINES_GATEWAY_URL", "https://routines.example.org")
-    config.cache_clear()
-    try:
-        await install_trailer(box, "docs", SESSION)
-    finally:
-        monkeypatch.undo()
-        config.cache_clear()
+    configure(ROUTINES_GATEWAY_URL="https://routines.example.org")
+    await install_trailer(box, "docs", SESSION)
     await sh(box, "git commit -q --allow-empty -m one; git commit -q --amend --allow-empty --no-edit")
     said = (await sh(box, "git log -1 --format=%B")).strip()
     assert said == f"one\n\nRoutine-Session: {SESSION}\nRoutine-Session-Page: https://routines.example.org/sessions/{SESSION}"

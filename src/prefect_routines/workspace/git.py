@@ -10,7 +10,6 @@ import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from prefect_routines.errors import RepositoryError
@@ -87,7 +86,7 @@ class Limits:
 
     def command(self) -> list[str]:
         """The words to put before `git`; none where the system has no `prlimit`."""
-        prlimit = _prlimit()
+        prlimit = shutil.which("prlimit")
         return [prlimit, f"--as={self.memory}", f"--fsize={self.file_size}", f"--cpu={self.cpu}", "--core=0"] if prlimit else []
 
 
@@ -116,11 +115,6 @@ class GitError(RepositoryError):
     def __init__(self, name: str, command: str, stderr: str, exit_code: int | None) -> None:
         super().__init__(name, f"git {command}: {last_line(stderr) or f'ended with exit code {exit_code} and said nothing'}")
         self.command, self.stderr, self.exit_code = command, stderr, exit_code
-
-
-@cache
-def _prlimit() -> str | None:
-    return shutil.which("prlimit")
 
 
 def last_line(stderr: str) -> str:
