@@ -100,7 +100,7 @@ def choose_model(stack: ExitStack) -> None:
 def start_server(port: int, stack: ExitStack) -> "subprocess.Popen[bytes]":
     """Prefect's server, in a process group of its own: Ctrl-C reaches this program alone, which then stops it."""
     log = stack.enter_context((HOME / "server.log").open("wb"))
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "prefect_routines.up.sqlite", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
     stack.callback(stop, server)
     return server

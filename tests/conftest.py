@@ -6,26 +6,17 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from waiting import answers, until
+from ports import free_port
+from prefect_process import PrefectProcess
 
 _GIVEN = "TEST_PREFECT_API_URL"  # set by a test that starts further tests in a process of their own: they share its server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # `nohup` and `&` leave these ignored, for all that is started from here, too; the tests send them and wait for what they do.
@@ -37,7 +28,7 @@ for _number, _default in ((signal.SIGINT, signal.default_int_handler), (signal.S
 HOME = Path(tempfile.mkdtemp(prefix="prefect-routines-tests-"))
 HOME.chmod(0o711)  # as root a session runs under a user of its own, who must get through
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-PORT = _free_port()
+PORT = free_port()
 for _name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "ROUTINES_", "PREFECT_"))]:
     del os.environ[_name]  # what the developer has set must not decide how a test ends
 os.environ.update(
@@ -103,26 +94,9 @@ def prefect_server() -> Iterator[str]:
     if os.environ.get(_GIVEN):
         yield address
         return
-    # as `routines up` starts it: SQLite's own way with writers can keep a server from answering for a minute
-    command = [sys.executable, "-m", "prefect_routines.up.sqlite", "server", "start", "--host", "127.0.0.1", "--port", str(PORT)]
-    log = HOME / "server.log"
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    environment["PREFECT_SERVER_UI_API_URL"] = address  # where the pages look for the API
-    with log.open("wb") as said, subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=environment) as server:
-        try:
-            _wait_until_healthy(address, server, log)
-            yield address
-        finally:
-            server.terminate()
-            try:
-                server.wait(15)
-            except subprocess.TimeoutExpired:
-                server.kill()
-
-
-def _wait_until_healthy(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    def said() -> str:
-        return f"the Prefect server did not start: {log.read_text(errors='replace')[-3000:]}"
-
-    until(lambda: server.poll() is not None or answers(f"{address}/health"), what=said)
-    assert server.poll() is None, said()
+    server = PrefectProcess(HOME / "prefect", PORT)
+    try:
+        server.start()
+        yield address
+    finally:
+        server.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import urllib.error
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
 from waiting import until
 
 CONFIG = """
@@ -43,9 +43,7 @@ def running() -> Iterator[str]:
     """Its address. It has scraped itself and its alert fires."""
     program = shutil.which("prometheus")
     assert program, "Prometheus is missing: apt-get install prometheus"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     place = Path(tempfile.mkdtemp(prefix="routines-prometheus-"))
     (place / "prometheus.yml").write_text(CONFIG % port)
     (place / "rules.yml").write_text(RULES)

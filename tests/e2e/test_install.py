@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ports import free_port
 from prefect_routines.testing import ScriptedClaude, call, say
 from waiting import answers, until
 
@@ -33,9 +33,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_installs_by_plain_pip_and_its_prefect_server_starts(environment: Path, tmp_path: Path) -> None:
     """No flags, nothing that contradicts itself, and a server that serves: today's newest FastAPI would break it."""
     subprocess.run([str(environment / "python"), "-m", "pip", "check"], check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "ROUTINES_", "ANTHROPIC_"))}
     clean |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     command = [str(environment / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port)]

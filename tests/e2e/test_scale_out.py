@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ports import free_port
 from prefect_routines.store import Store
 from prefect_routines.testing import ScriptedClaude, call, say
 from store.postgres_server import PostgresServer
@@ -57,12 +57,6 @@ deployments:
     triggers:
       - {type: event, expect: [visit.wanted], match: {prefect.resource.id: visit.board}, parameters: {number: 99}}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Site:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ports import free_port
 from prefect_routines.gateway.sources import WebhookSource
 from prefect_routines.store import Store
 from waiting import answers, until, until_async
@@ -29,13 +30,13 @@ receivers:
 
 
 @pytest.fixture
-def alertmanager(tmp_path: Path, unused_tcp_port_factory: Any) -> Iterator[Any]:
+def alertmanager(tmp_path: Path) -> Iterator[Any]:
     """Starts one with a configuration; its address."""
     processes = []
 
     def start(configuration: str) -> str:
         (tmp_path / "alertmanager.yml").write_text(configuration)
-        address = f"127.0.0.1:{unused_tcp_port_factory()}"
+        address = f"127.0.0.1:{free_port()}"
         command = ["prometheus-alertmanager", "--config.file", "alertmanager.yml", "--storage.path", "data", "--cluster.listen-address="]
         with (tmp_path / "alertmanager.log").open("wb") as log:
             process = subprocess.Popen([*command, "--web.listen-address", address], cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,42 +10,18 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from prefect_process import PrefectProcess
 from prefect_routines.gateway.dispatcher import Dispatcher
 from prefect_routines.store import Store
-from waiting import answers, until, until_async
+from waiting import until_async
 
 from .inbox_world import answering, deliver, deploy, issue, runs_of, unique
 
 
-class PrefectProcess:
-    """A Prefect server of the test's own, that can be killed and started again on the same data."""
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.home, self.port, self.url = home, port, f"http://127.0.0.1:{port}/api"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        environment |= {"PREFECT_HOME": str(self.home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        with (self.home / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-        process = self.process
-        until(lambda: process.poll() is not None or answers(f"{self.url}/health"))
-        assert process.poll() is None
-
-    def kill(self) -> None:
-        """kill -9."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
-def prefect(tmp_path: Path, unused_tcp_port: int) -> Iterator[PrefectProcess]:
+def prefect(tmp_path: Path) -> Iterator[PrefectProcess]:
     """A running server; `PREFECT_API_URL` of this process points there."""
-    process = PrefectProcess(tmp_path, unused_tcp_port)
+    process = PrefectProcess(tmp_path)
     process.start()
     with temporary_settings({PREFECT_API_URL: process.url}):
         yield process

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ from threading import Thread
 
 import pytest
 
+from ports import free_port
 from prefect_routines.config import Config
 from prefect_routines.errors import SettingsError
 from prefect_routines.up import Wishes, make_plan
@@ -20,12 +20,6 @@ from prefect_routines.up.plan import Plan
 from prefect_routines.up.prefect_settings import PrefectSettings, read
 
 REST = ["worker", "gateway"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def settings(api_url: str | None = None, port: int | None = None, chosen: frozenset[str] = frozenset()) -> PrefectSettings:
