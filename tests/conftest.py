@@ -100,3 +100,10 @@ def prefect_server() -> Iterator[str]:
         yield address
     finally:
         server.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was said by tests that failed and passed when they were run again: the defect is there all the same."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"failed and was run again: {report.nodeid} ({report.when})", sep="_")
+        terminalreporter.write_line("\n".join(report.longreprtext.splitlines()[-60:]))
