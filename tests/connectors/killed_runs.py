@@ -62,22 +62,15 @@ class Killed:
     def __exit__(self, *_: object) -> None:
         self._claude.stop()
 
-    def _start(self, name: str, kill: int | None = None) -> Run:
+    def _start(self, name: str, **order: Any) -> Run:
         # a lease that long does not run out: whoever goes on has seen that its holder is dead
         environment = self._claude.environment() | {"ROUTINES_LEASE_SECONDS": "600"}
         flow = f"{message_routines.__file__}:{self._flow.function.__name__}"
-        return self._pool.start(self._place / name, environment=environment, flow=flow, flow_run=str(self._id), kill=kill)
+        return self._pool.start(self._place / name, environment=environment, flow=flow, flow_run=str(self._id), **order)
 
-    def whole(self) -> int:
-        """Run it undisturbed. Returns which commit of the store writes down how the write went."""
-        run = self._start("whole")
-        assert run.wait() == 0, run.said[-3000:]
-        _, finish = [number for number, written in enumerate(run.commits, 1) if "outputs" in written]
-        return finish
-
-    def kill(self, commit: int) -> None:
-        """Run it until just before this commit, and kill -9 it there."""
-        run = self._start("killed", commit)
+    def kill(self) -> None:
+        """Run it until just before it writes down how the write went, and kill -9 it there."""
+        run = self._start("killed", of="outputs", kill=2)
         assert run.wait() == -signal.SIGKILL, run.said[-3000:]
 
     def retry(self) -> State[Any]:

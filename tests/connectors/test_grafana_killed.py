@@ -30,12 +30,9 @@ def test_an_annotation_is_found_at_grafana(pool: Pool, tmp_path: Path) -> None:
     with grafana_service.running() as grafana:
         name = f"killed-{uuid4().hex[:8]}"
         Grafana(url=grafana.url, token=EDITOR).save(name)
-        given = (pool, tmp_path, message_routines.annotate_grafana, f"grafana/{name}", "grafana_annotate")
-        with Killed(*given, **NOTE) as case:
-            commit = case.whole()
-        grafana.annotations.clear()
-        with Killed(*given, **NOTE) as case:
-            case.kill(commit)
+        flow = message_routines.annotate_grafana
+        with Killed(pool, tmp_path, flow, f"grafana/{name}", "grafana_annotate", **NOTE) as case:
+            case.kill()
             assert len(grafana.annotations) == 1, "it was killed before it sent anything"
             state = case.retry()
             assert state.is_completed(), state

@@ -44,33 +44,15 @@ def saved(block: Connector) -> str:
     return f"{block.get_block_type_slug()}/{name}"
 
 
-@pytest.fixture(scope="module")
-def commit(pool: Pool, emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """The commit of the store that writes down how the write went, counted in a run that is left alone."""
-    with (
-        slack_world.workspace(emulator) as slack,
-        Killed(
-            pool,
-            tmp_path_factory.mktemp("whole"),
-            message_routines.tell_slack,
-            saved(slack.block()),
-            "slack_post",
-            channel="#docs",
-            text="x",
-        ) as case,
-    ):
-        return case.whole()
-
-
 @pytest.mark.parametrize("tool", sorted(SLACK))
-def test_each_write_to_slack_is_found_there(pool: Pool, emulator: Emulator, tmp_path: Path, commit: int, tool: str) -> None:
+def test_each_write_to_slack_is_found_there(pool: Pool, emulator: Emulator, tmp_path: Path, tool: str) -> None:
     """People see it once, and the next run says that it is done."""
     with slack_world.workspace(emulator) as slack:
         given = {"HERS": slack.says("docs", "Where?"), "OURS": slack.says("docs", "Draft", slack_world.BOT)}
         arguments = {name: given.get(value, value) for name, value in SLACK[tool].items()}
         with Killed(pool, tmp_path, message_routines.tell_slack, saved(slack.block()), tool, **arguments) as case:
             before = slack.state
-            case.kill(commit)
+            case.kill()
             sent = slack.state
             assert sent != before, "it was killed before it sent anything"
             state = case.retry()
@@ -79,14 +61,14 @@ def test_each_write_to_slack_is_found_there(pool: Pool, emulator: Emulator, tmp_
             assert [output.status for output in case.outputs] == ["done"]
 
 
-def test_an_sms_is_found_at_twilio(pool: Pool, tmp_path: Path, commit: int) -> None:
+def test_an_sms_is_found_at_twilio(pool: Pool, tmp_path: Path) -> None:
     """By its sender, number, text and time."""
     account = twilio_account.Account()
     with serving(account) as service:
         block: Twilio = twilio_account.made(service)
         arguments = {"to": twilio_account.TO, "text": "Deploy failed"}
         with Killed(pool, tmp_path, message_routines.send_sms, saved(block), "twilio_send_sms", **arguments) as case:
-            case.kill(commit)
+            case.kill()
             assert account.texts == ["Deploy failed"]
             state = case.retry()
             assert state.is_completed(), state
@@ -95,14 +77,14 @@ def test_an_sms_is_found_at_twilio(pool: Pool, tmp_path: Path, commit: int) -> N
     assert account.texts == ["Deploy failed"]
 
 
-def test_a_mail_is_not_sent_again_and_said_to_be_in_doubt(pool: Pool, tmp_path: Path, commit: int) -> None:
+def test_a_mail_is_not_sent_again_and_said_to_be_in_doubt(pool: Pool, tmp_path: Path) -> None:
     """A mail server cannot be asked, so a person has to: the run is not green."""
     server = mail_server.MailServer()
     with mail_server.serving(server):
         block = Email(credentials=server.credentials(), sender=mail_server.USER, recipients=["ops@acme.com"])
         arguments = {"to": ["ops@acme.com"], "subject": "One", "body": "x"}
         with Killed(pool, tmp_path, message_routines.send_mail, saved(block), "email_send", **arguments) as case:
-            case.kill(commit)
+            case.kill()
             assert len(server.taken) == 1
             state = case.retry()
             assert (state.name, (state.message or "").partition(":")[0]) == ("Failed", "needs_attention")

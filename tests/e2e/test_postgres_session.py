@@ -45,9 +45,9 @@ def commits(pool: Pool, database: str, tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.parametrize("what", ["agent.message", "tool.start", "outputs", "session.verdict"])
 def test_killed_it_goes_on(pool: Pool, database: str, commits: list[str], tmp_path: Path, what: str, after: bool) -> None:
     """At the last write of each sort: a reply, the start of calls, the end of an outward write, the verdict."""
-    number = max(number for number, written in enumerate(commits, 1) if what in written)
+    number = sum(what in written for written in commits)
     with Case(pool, tmp_path, database_url=database) as case:
-        killed = case.start(kill=number, after=after)
+        killed = case.start(of=what, kill=number, after=after)
         assert killed.wait() == -signal.SIGKILL, killed.said
         again = case.retry()
         assert again.wait() == 0, again.said

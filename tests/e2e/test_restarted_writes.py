@@ -32,9 +32,12 @@ class Board:
         with get_client(sync_client=True) as client:
             self._id = client.create_flow_run(board_routine.tell_the_board, state=Pending()).id
 
-    def start(self, name: str, *, kill: int | None = None, changed: str = "") -> Run:
+    def start(self, name: str, *, kill: int | None = None, after: bool = False, changed: str = "") -> Run:
+        """Run it. It dies before or after a commit to the outputs: the first records the write, the second writes down how it went."""
         environment = self.claude.environment() | {"ROUTINES_LEASE_SECONDS": "600", "BOARD": str(self.board), "CHANGED": changed}
-        return self._pool.start(self._place / name, environment=environment, flow=FLOW, flow_run=str(self._id), kill=kill)
+        return self._pool.start(
+            self._place / name, environment=environment, flow=FLOW, flow_run=str(self._id), of="outputs", kill=kill, after=after
+        )
 
     def retry(self, changed: str) -> str:
         """Start it again as something else. Returns the run's last message."""
@@ -68,18 +71,6 @@ class Board:
         return self.claude.requests[-1].results[0]
 
 
-@pytest.fixture(scope="module")
-def commit(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> int:
-    """Which commit of the store writes down how the write went."""
-    case = Board(pool, tmp_path_factory.mktemp("whole"))
-    with case.claude:
-        run = case.start("whole")
-        assert run.wait() == 0, run.said
-    assert case.posted == ["hello"]
-    _, finish = [number for number, written in enumerate(run.commits, 1) if "outputs" in written]
-    return finish
-
-
 @pytest.mark.parametrize(
     ("changed", "status", "heard", "message"),
     [
@@ -91,11 +82,11 @@ def commit(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> int:
         ("unreachable", "unknown", "could not be looked up: the board does not answer", "needs_attention: Said it."),
     ],
 )
-def test_killed_after_it_was_sent(pool: Pool, tmp_path: Path, commit: int, changed: str, status: str, heard: str, message: str) -> None:
+def test_killed_after_it_was_sent(pool: Pool, tmp_path: Path, changed: str, status: str, heard: str, message: str) -> None:
     """It is looked up; where that cannot be, the doubt is told, and the verdict is not done."""
     case = Board(pool, tmp_path)
     with case.claude:
-        assert case.start("killed", kill=commit).wait() == -signal.SIGKILL
+        assert case.start("killed", kill=2).wait() == -signal.SIGKILL
         assert case.posted == ["hello"]
         assert case.retry(changed) == message
     assert case.posted == ["hello"]
@@ -104,22 +95,22 @@ def test_killed_after_it_was_sent(pool: Pool, tmp_path: Path, commit: int, chang
 
 
 @pytest.mark.parametrize("changed", ["", "denied", "gone", "unplannable", "unreachable"])
-def test_killed_after_it_was_written_down(pool: Pool, tmp_path: Path, commit: int, changed: str) -> None:
+def test_killed_after_it_was_written_down(pool: Pool, tmp_path: Path, changed: str) -> None:
     """What is known to be done is told as done, whatever the routine says by now."""
     case = Board(pool, tmp_path)
     with case.claude:
-        assert case.start("killed", kill=commit + 1).wait() == -signal.SIGKILL
+        assert case.start("killed", kill=2, after=True).wait() == -signal.SIGKILL
         assert case.retry(changed) == "done: Said it."
     assert case.posted == ["hello"]
     assert case.heard.text == "posted"
 
 
 @pytest.mark.parametrize(("changed", "posted"), [("", ["hello"]), ("denied", []), ("gone", []), ("unplannable", [])])
-def test_killed_before_it_was_recorded(pool: Pool, tmp_path: Path, commit: int, changed: str, posted: list[str]) -> None:
+def test_killed_before_it_was_recorded(pool: Pool, tmp_path: Path, changed: str, posted: list[str]) -> None:
     """Nothing went out, so what holds now decides."""
     case = Board(pool, tmp_path)
     with case.claude:
-        assert case.start("killed", kill=commit - 1).wait() == -signal.SIGKILL
+        assert case.start("killed", kill=1).wait() == -signal.SIGKILL
         assert case.posted == []
         case.retry(changed)
     assert case.posted == posted

@@ -93,7 +93,7 @@ class Case:
         return self.claude.environment() | self._environment
 
     def start(self, *, kill: int | None = None, after: bool = False, of: str = "", **environment: str) -> Run:
-        """Run the flow run in a process of its own, which dies before or after its `kill`-th commit (to the table `of`)."""
+        """Run the flow run in a process of its own, which dies before or after its `kill`-th commit (of those that write `of`)."""
         self._runs += 1
         place = self.place / f"run-{self._runs}"
         order = {"flow": FLOW, "flow_run": str(self.flow_run), "kill": kill, "after": after, "of": of}

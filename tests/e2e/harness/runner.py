@@ -22,7 +22,8 @@ class Commits:
     """Counts the commits of this process, with what each one writes; kills the process before or after one of them.
 
     Args:
-        of: Only commits that write to this table are counted for the kill.
+        of: Only commits that write this are counted for the kill: a table's name, or the kind of an entry. The others can differ from
+            run to run: what parallel calls bring at the same moment is written together.
     """
 
     def __init__(self, kill: int | None, after: bool, tree: Path, of: str = "") -> None:
