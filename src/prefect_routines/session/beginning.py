@@ -93,7 +93,9 @@ async def _claim(store: Store, settings: Settings, event: Event, body: str, run:
             allowed = f"settings.chain_depth allows {settings.chain_depth}"
             return Beginning(event, not_now=f"too-deep: {depth} runs have caused each other before it; {allowed}")
         await store.record_delivery(delivery)
-    wanted = Dispatch(event.id, str(run.deployment_id), await _name(run), "started", new_session_id(), depth=depth, flow_run_id=str(run.id))
+    decided = await store.dispatches(delivery_ids=[event.id], deployment_id=str(run.deployment_id))
+    name = decided[0].deployment if decided else await _name(run)  # a record that is there keeps its own
+    wanted = Dispatch(event.id, str(run.deployment_id), name, "started", new_session_id(), depth=depth, flow_run_id=str(run.id))
     claimed = await store.claim(wanted)
     if (claimed.status, claimed.flow_run_id) != ("started", wanted.flow_run_id):
         by_machine = asked_for or (run.created_by is not None and run.created_by.type == "AUTOMATION")
