@@ -8,13 +8,18 @@ import os
 import re
 import subprocess
 import sys
+import traceback
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from prefect import get_client
 from prefect.blocks.system import Secret
+from pydantic import ValidationError
 
-from prefect_routines.blocks import load_block
+from prefect_routines.blocks import CONNECTORS, load_block
 from prefect_routines.connectors.prometheus import Prometheus
 from prefect_routines.errors import SettingsError
 from prefect_routines.gateway.signatures import Scheme
@@ -49,6 +54,44 @@ async def test_a_block_that_is_not_there_says_how_to_make_it(prefect_server: str
     """In one line."""
     with pytest.raises(SettingsError, match=f"there is no block '{reference}' on this Prefect server.*create it with"):
         await load_block(reference)
+
+
+async def test_a_block_that_was_filled_in_wrongly_is_told_without_what_it_holds(prefect_server: str) -> None:
+    """The UI's form takes any text, and a login in an address as well."""
+    name = f"test-{uuid4().hex[:8]}"
+    made = await Prometheus(url="http://prometheus:9090", token="sk-secret").save(name)
+    async with get_client() as client:
+        data = {"url": "http://ada:hunter2@prometheus", "token": "sk-secret"}
+        await client.request("PATCH", "/block_documents/{id}", path_params={"id": made}, json={"data": data})
+    with pytest.raises(SettingsError) as caught:
+        await load_block(f"prometheus/{name}")
+    said = "".join(traceback.format_exception(caught.value))
+    assert str(caught.value) == (
+        f"the block 'prometheus/{name}' holds something wrong: url: no login belongs into an address; there are fields for it; "
+        "edit it in the UI or save it anew"
+    )
+    assert "hunter2" not in said
+    assert "sk-secret" not in said
+
+
+def _type(slug: str) -> Any:
+    module, _, name = CONNECTORS[slug].partition(":")
+    return getattr(import_module(module), name)
+
+
+@pytest.mark.parametrize("field", ["url", "sheets_url", "base_url", "oauth_token_url"])
+@pytest.mark.parametrize(
+    "address", ["grafana.acme.com", "ftp://acme.com", "https://", "https://[::1", "https://acme.com:x", "https://:9/", " "]
+)
+def test_what_is_no_address_is_refused_by_every_block(field: str, address: str) -> None:
+    """Where it is typed in, and not when the first session asks there."""
+    with_it = [block for slug in CONNECTORS if field in (block := _type(slug)).model_fields]
+    assert with_it
+    for block in with_it:
+        with pytest.raises(ValidationError) as caught:
+            block(**{field: address})
+        wrong = {str(one["loc"][0]): one["msg"] for one in caught.value.errors()}
+        assert wrong[field] == "Value error, it is no address of a service; write it as https://HOST or https://HOST/PATH"
 
 
 @pytest.mark.parametrize("reference", ["prometheus", "/x", "prometheus/", "a/b/c"])

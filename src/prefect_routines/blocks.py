@@ -44,11 +44,14 @@ async def load_block(reference: str) -> Block:
         reference: 'type-slug/name', as `prefect block ls` shows it.
 
     Raises:
-        SettingsError: There is no such block, or this installation lacks its type.
+        SettingsError: There is no such block, this installation lacks its type, or a field of it is wrong: the UI's form checks little.
     """
     from prefect.blocks.core import Block
     from prefect.exceptions import PrefectException
     from prefect.utilities.dispatch import lookup_type
+    from pydantic import ValidationError
+
+    from prefect_routines.settings import first_problem
 
     slug, _, name = reference.partition("/")
     if not (slug and name) or "/" in name:
@@ -63,6 +66,9 @@ async def load_block(reference: str) -> Block:
             f"there is no block {reference!r} on this Prefect server (see `prefect block ls`); create it with {made}"
         ) from error
     except (KeyError, PrefectException, RuntimeError) as error:
+        if isinstance(error.__cause__, ValidationError):  # its own text would show what the block holds, secrets too
+            wrong = first_problem(error.__cause__)
+            raise SettingsError(f"the block {reference!r} holds something wrong: {wrong}; edit it in the UI or save it anew") from None
         raise SettingsError(f"the block {reference!r} cannot be loaded: {error}") from error
 
 

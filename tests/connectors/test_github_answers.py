@@ -7,12 +7,9 @@ import time
 from typing import Any
 
 import pytest
-from prefect_github import GitHubCredentials
-from pydantic import SecretStr
 
-from prefect_routines.connectors.github import GitHub
 from prefect_routines.connectors.http import ServiceError
-from prefect_routines.errors import OutcomeUnknown, SettingsError, ToolError
+from prefect_routines.errors import OutcomeUnknown, ToolError
 
 from .github_answers import SHA, github_answering, user
 from .http_service import BIG, Asked, Said, serving
@@ -267,15 +264,6 @@ async def test_nothing_is_sent_after_an_answer_that_cannot_be_read() -> None:
         with pytest.raises(ServiceError, match="lacks something; nothing was sent"):
             await plan.send()
     assert {asked.method for asked in service.asked} == {"GET"}
-
-
-def test_an_address_with_a_login_is_refused() -> None:
-    """Before anything else is said of it."""
-    for address in ("http://admin:hunter2@ghe.acme.com/api/v3", "https://admin:hunter2@ghe.acme.com/api/v3"):
-        block = GitHub(credentials=GitHubCredentials(token=SecretStr("github_pat_x")), base_url=address)
-        with pytest.raises(SettingsError, match="github/docs-bot: its address holds an '@'") as caught:
-            block.open("docs-bot")
-        assert "hunter2" not in str(caught.value)
 
 
 async def test_a_run_is_started_again_once_per_attempt() -> None:

@@ -48,13 +48,13 @@ def saving() -> Iterator[None]:
     """
     from pydantic import ValidationError
 
+    from prefect_routines.settings import first_problem
+
     try:
         with prefect_errors():
             yield
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        said = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in found]
-        sys.exit("error: " + one_line("; ".join(f"{where}: {what}" if where else what for where, what in said), 1000))
+        sys.exit(f"error: {one_line(first_problem(error), 1000)}")
     except RoutinesError as error:
         sys.exit(f"error: {error}")
 

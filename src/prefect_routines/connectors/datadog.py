@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, HttpUrl, SecretStr
 
+from prefect_routines.connectors.address import Address
 from prefect_routines.connectors.connector import Connection, Connector, Toolset, revealed
 from prefect_routines.connectors.http import Api, ServiceError, explained
 from prefect_routines.connectors.moment import moment
@@ -45,7 +46,7 @@ class Datadog(Connector):
     site: str = Field(
         default="datadoghq.com", pattern=r"^[a-z0-9.-]+$", description="Datadog site, e.g. datadoghq.eu or us5.datadoghq.com."
     )
-    base_url: str | None = Field(default=None, description="Address of the API, where it is not https://api. and the site.")
+    base_url: Address | None = Field(default=None, description="Address of the API, where it is not https://api. and the site.")
     prefix: str = Field(default="datadog", description="What the tools' names begin with; for a session that uses two.")
 
     def open(self, name: str) -> Connection:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from prefect.types import SecretDict
 from pydantic import ConfigDict, Field, HttpUrl, field_validator, model_validator
 
+from prefect_routines.connectors.address import Address
 from prefect_routines.connectors.connector import Connection, Connector, Toolset
 from prefect_routines.connectors.drive_text import as_csv, file_id, is_text, kind_of, listed, query_of, readable
 from prefect_routines.connectors.google_login import KEY_FIELDS, GoogleLogin
@@ -58,8 +59,8 @@ class GoogleDrive(Connector):
     folders: list[str] = Field(
         default_factory=list, description="Ids or links of folders; nothing outside them is read. Default: no limit."
     )
-    base_url: str = Field(default="https://www.googleapis.com", description="Address of the Drive API.")
-    sheets_url: str = Field(default="https://sheets.googleapis.com", description="Address of the Sheets API.")
+    base_url: Address = Field(default="https://www.googleapis.com", description="Address of the Drive API.")
+    sheets_url: Address = Field(default="https://sheets.googleapis.com", description="Address of the Sheets API.")
     prefix: str = Field(default="google_drive", description="What the tools' names begin with; for a session that uses two.")
 
     # The block of prefect-gcp is named and not nested: its package takes half a second to import, and more when it is not cached.

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from pydantic import Field, HttpUrl, SecretStr
 
+from prefect_routines.connectors.address import Address
 from prefect_routines.connectors.connector import Connection, Connector, Toolset, revealed
 from prefect_routines.connectors.grafana_text import alert_line, annotation_line, dashboard_lines, filled, frames_text, panels
 from prefect_routines.connectors.http import Api, ServiceError, explained
@@ -43,7 +44,7 @@ class Grafana(Connector):
     _block_type_slug = "grafana"
     _documentation_url = HttpUrl("https://grafana.com/docs/grafana/latest/developers/http_api/")
 
-    url: str = Field(description="Address of the server, e.g. https://acme.grafana.net.")
+    url: Address = Field(description="Address of the server, e.g. https://acme.grafana.net.")
     token: SecretStr = Field(description="Token of a service account (Administration, Users and access, Service accounts).")
     organization: int | None = Field(default=None, description="Id of the organization; only for a login that belongs to several.")
     prefix: str = Field(default="grafana", description="What the tools' names begin with; for a session that uses two.")

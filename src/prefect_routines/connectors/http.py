@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from prefect_routines.errors import OutcomeUnknown, SettingsError, ToolError
+from prefect_routines.errors import OutcomeUnknown, ToolError
 from prefect_routines.redaction import Redactor
 from prefect_routines.visible import one_line
 
@@ -103,9 +103,6 @@ class Api:
         largest: Bytes of an answer, unpacked; a larger one is not read.
         patience: Seconds that a call waits when the service is busy or asks for a pause.
 
-    Raises:
-        SettingsError: The address holds a login.
-
     Example:
         ```python
         api = Api("Prometheus", "http://localhost:9090", block="prometheus/main")
@@ -125,7 +122,6 @@ class Api:
         largest: int = LARGEST,
         patience: float = PATIENCE,
     ) -> None:
-        no_login_in(base_url, block)
         self.service, self.base_url, self.block = service, base_url.rstrip("/"), block
         self._headers, self._explain, self._timeout, self._largest = headers, explain or explained, timeout, largest
         self._patience = patience
@@ -327,20 +323,6 @@ def bearer(token: SecretStr | None) -> Headers:
         return {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
 
     return headers
-
-
-def no_login_in(address: str, block: str) -> None:
-    """Refuse an address that holds a login: it would be shown wherever the address is.
-
-    Args:
-        address: As the block holds it.
-        block: The block, as in 'github/docs-bot'.
-
-    Raises:
-        SettingsError: It holds one. The text does not show it.
-    """
-    if "@" in address:
-        raise SettingsError(f"{block}: its address holds an '@', as with a user or password; put the login into the block's fields")
 
 
 class _Failed(Exception):

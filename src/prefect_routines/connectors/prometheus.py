@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, HttpUrl, SecretStr
 
+from prefect_routines.connectors.address import Address
 from prefect_routines.connectors.connector import Connection, Connector, Toolset, revealed
 from prefect_routines.connectors.http import Api, ServiceError, bearer
 from prefect_routines.connectors.moment import moment
@@ -37,7 +38,7 @@ class Prometheus(Connector):
     _block_type_slug = "prometheus"
     _documentation_url = HttpUrl("https://prometheus.io/docs/prometheus/latest/querying/api/")
 
-    url: str = Field(description="Address of the server, e.g. http://prometheus:9090.")
+    url: Address = Field(description="Address of the server, e.g. http://prometheus:9090.")
     token: SecretStr | None = Field(default=None, description="Bearer token, where a proxy before it asks for one.")
     prefix: str = Field(default="prometheus", description="What the tools' names begin with; for a session that uses two.")
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, field_validator, model_validator
 
+from prefect_routines.connectors.address import Address
 from prefect_routines.connectors.beginning import beginning
 from prefect_routines.connectors.connector import Connection, Connector, Toolset, revealed
 from prefect_routines.connectors.http import Api, Headers, ServiceError, explained
@@ -81,7 +82,7 @@ class Twilio(Connector):
     from_number: str | None = Field(default=None, description="Number of the account that sends, e.g. +15017122661.")
     messaging_service_sid: str | None = Field(default=None, description="Messaging service that sends, 'MG...', instead of a number.")
     recipients: list[str] = Field(description="Numbers that can be written to, e.g. +4915112345678. No other can be.")
-    base_url: str = Field(default="https://api.twilio.com", description="Address of the API; another one for a region or a test.")
+    base_url: Address = Field(default="https://api.twilio.com", description="Address of the API; another one for a region or a test.")
     prefix: str = Field(default="twilio", description="What the tools' names begin with; for a session that uses two.")
 
     @field_validator("recipients")

@@ -20,6 +20,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from prefect_routines.events import Source
 from prefect_routines.gateway.signatures import SCHEMES, Scheme
 from prefect_routines.gateway.webhooks import Shape
+from prefect_routines.settings import first_problem
 from prefect_routines.visible import one_line
 
 SLUG = "webhook-source"
@@ -249,7 +250,7 @@ def _problem(name: str, data: Mapping[str, Any]) -> str | None:
     try:
         source = WebhookSource.model_validate(data)
     except ValidationError as error:  # its text would show the input, secrets too
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False, include_url=False))
+        return first_problem(error)
     if name == "github" and source.signature != "github":
         return "under this name only GitHub's signature is taken; give it another"
     return None

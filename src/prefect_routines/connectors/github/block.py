@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 from prefect_github import GitHubCredentials
 from pydantic import Field, HttpUrl, SecretStr
 
+from prefect_routines.connectors.address import Address
 from prefect_routines.connectors.connector import Connection, Connector
 from prefect_routines.connectors.github.login import Installation, Login
 from prefect_routines.connectors.github.service import GitHubApi
-from prefect_routines.connectors.http import no_login_in
 from prefect_routines.errors import SettingsError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -42,7 +42,9 @@ class GitHub(Connector):
     app_id: str | None = Field(default=None, description="Id (or client id) of the GitHub App, as its page at GitHub shows it.")
     installation_id: int | None = Field(default=None, description="Number of the App's installation: the end of its page's address.")
     private_key: SecretStr | None = Field(default=None, description="Private key of the App, the whole PEM file.")
-    base_url: str = Field(default="https://api.github.com", description="Address of the API; of an Enterprise server: https://HOST/api/v3.")
+    base_url: Address = Field(
+        default="https://api.github.com", description="Address of the API; of an Enterprise server: https://HOST/api/v3."
+    )
     prefix: str = Field(default="github", description="What the tools' names begin with; for a session that uses two.")
 
     def open(self, name: str) -> Connection:
@@ -82,7 +84,6 @@ class GitHub(Connector):
 
     def _opened(self, name: str) -> tuple[Login, GitHubApi]:
         block = f"github/{name}"
-        no_login_in(self.base_url, block)
         address = urlsplit(self.base_url)
         if not (address.scheme == "https" or (address.scheme == "http" and address.hostname in _LOOPBACK)):
             raise SettingsError(f"{block}: a login is sent over https only, and base_url is {self.base_url!r}; set it right")

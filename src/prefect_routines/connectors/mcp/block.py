@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 
+from prefect_routines.connectors.address import Address
 from prefect_routines.connectors.connector import Connection, Connector, revealed
 from prefect_routines.connectors.mcp.approval import Approved, compare, properties, required, tool_name
 from prefect_routines.connectors.mcp.arguments import check
@@ -59,12 +60,12 @@ class MCP(Connector):
     _block_type_slug = "mcp"
     _documentation_url = HttpUrl("https://modelcontextprotocol.io/specification/2025-11-25/basic/transports")
 
-    url: str | None = Field(default=None, description="Address of a server over streamable HTTP.")
+    url: Address | None = Field(default=None, description="Address of a server over streamable HTTP.")
     command: list[str] | None = Field(default=None, description="Program and arguments of a server over stdio, as the sandbox finds it.")
     token: SecretStr | None = Field(default=None, description="Bearer token.")
     oauth_client_id: str | None = Field(default=None, description="Client for OAuth client credentials, instead of a token.")
     oauth_client_secret: SecretStr | None = Field(default=None, description="Its secret.")
-    oauth_token_url: str | None = Field(default=None, description="Where its tokens are fetched.")
+    oauth_token_url: Address | None = Field(default=None, description="Where its tokens are fetched.")
     oauth_scope: str = Field(default="", description="Scopes to ask for, with spaces between.")
     network: list[str] = Field(default_factory=list, description="Hosts and presets that a server over stdio may reach, e.g. @node.")
     setup: str | None = Field(
@@ -72,15 +73,6 @@ class MCP(Connector):
     )
     timeout: float = Field(default=60.0, gt=0, le=3600, description="Seconds that one call may take.")
     approved: dict[str, Approved] = Field(default_factory=dict, description="Written by `routines mcp approve`.")
-
-    @field_validator("url", "oauth_token_url")
-    @classmethod
-    def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
-            raise ValueError("write it as https://host/path")
-        if value is not None and urlsplit(value).username is not None:
-            raise ValueError("no login belongs into an address; there are fields for it")
-        return value
 
     @field_validator("network")
     @classmethod

@@ -8,6 +8,7 @@ from dataclasses import replace
 from prefect_slack import SlackCredentials
 from pydantic import Field, HttpUrl, SecretStr, TypeAdapter, field_validator
 
+from prefect_routines.connectors.address import Address
 from prefect_routines.connectors.connector import Connection, Connector, revealed
 from prefect_routines.connectors.http import Api, bearer
 from prefect_routines.connectors.slack.names import Channel
@@ -49,7 +50,7 @@ class Slack(Connector):
     credentials: SlackCredentials = Field(
         description="Token of the app, a block of prefect-slack: a bot's (xoxb-...); searching takes a user's."
     )
-    base_url: str = Field(default="https://slack.com/api", description="Address of the Web API; another one for GovSlack or a test.")
+    base_url: Address = Field(default="https://slack.com/api", description="Address of the Web API; another one for GovSlack or a test.")
     default_channel: str | None = Field(default=None, description="Channel that Claude is told to use when nothing else was said: '#docs'.")
     signing_secret: SecretStr | None = Field(
         default=None,
