@@ -24,6 +24,7 @@ from prefect_routines.connectors.prometheus import Prometheus
 from prefect_routines.errors import SettingsError
 from prefect_routines.gateway.signatures import Scheme
 from prefect_routines.gateway.sources import WebhookSource
+from prefect_routines.settings import first_problem
 
 
 async def test_a_block_is_loaded_by_type_and_name(prefect_server: str) -> None:
@@ -77,6 +78,17 @@ async def test_a_block_that_was_filled_in_wrongly_is_told_without_what_it_holds(
 def _type(slug: str) -> Any:
     module, _, name = CONNECTORS[slug].partition(":")
     return getattr(import_module(module), name)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://admin:hunter2@localhost", "https://hunter2@localhost/x", "admin:hunter2@localhost", "http://a:hunter2@[b"]
+)
+def test_an_address_with_a_login_is_refused(address: str) -> None:
+    """It would be shown wherever the address is; what is said does not show it either."""
+    with pytest.raises(ValidationError) as caught:
+        Prometheus(url=address)
+    assert re.match("url: (no login belongs into an address|it is no address)", said := first_problem(caught.value))
+    assert "hunter2" not in said
 
 
 @pytest.mark.parametrize("field", ["url", "sheets_url", "base_url", "oauth_token_url"])

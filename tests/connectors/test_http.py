@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from prefect_routines.connectors.http import Api, ServiceError, bearer
-from prefect_routines.errors import OutcomeUnknown, SettingsError
+from prefect_routines.errors import OutcomeUnknown
 
 Script = Callable[[int, asyncio.StreamWriter], Awaitable[None]]
 
@@ -309,16 +309,6 @@ async def test_a_redirect_in_a_circle_ends() -> None:
         with pytest.raises(ServiceError, match="redirects more than 5 times; set the address of thing/main right"):
             await service.api().get("/x")
     assert len(service.asked) == 6
-
-
-@pytest.mark.parametrize(
-    "address", ["http://admin:hunter2@localhost", "https://hunter2@localhost/x", "admin:hunter2@localhost", "http://a:hunter2@[b"]
-)
-def test_an_address_with_a_login_is_refused(address: str) -> None:
-    """It would be shown wherever the address is; this error does not show it either."""
-    with pytest.raises(SettingsError, match=r"thing/main: .*; put the login into the block's fields") as caught:
-        Api("Thing", address, block="thing/main")
-    assert "hunter2" not in str(caught.value)
 
 
 async def test_a_login_that_cannot_be_sent_is_not_shown() -> None:
