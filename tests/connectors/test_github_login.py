@@ -200,7 +200,7 @@ def test_a_login_is_not_sent_in_the_clear() -> None:
 )
 def test_the_host_of_the_pages_is_known(address: str, hosts: tuple[str, str]) -> None:
     """Text may link there."""
-    assert GitHub(credentials=GitHubCredentials(token=SecretStr("x")), base_url="http://github.example").open("x").hosts == hosts
+    assert GitHub(credentials=GitHubCredentials(token=SecretStr("x")), base_url=address).open("x").hosts == hosts
 
 
 def test_two_of_them_have_tools_of_two_names() -> None:
