@@ -43,6 +43,7 @@ async def test_the_block_keeps_its_secrets(prefect_server: str) -> None:
         shown = await client.read_block_document_by_name(name, "webhook-source", include_secrets=False)
     assert SECRET not in shown.model_dump_json()
     assert SECRET not in repr(loaded)
+    await WebhookSource.adelete(name)
 
 
 @pytest.mark.parametrize(
